@@ -1,0 +1,75 @@
+"""Routing weights by measured speed and by the variant that suits the regime.
+
+An engine that takes longer per token than its peers under the share it has is given a
+smaller share, in small steps, until their TPOT meet or a bound is reached: integral
+control on a ratio, so no model of the engine is needed. An engine whose variant does not
+suit the regime counts only in part (a routing shift between variants). Health is not
+judged here: the guard takes weight from engines that do not serve.
+"""
+
+import numpy as np
+
+from flyball_core.inputs import Proposal, TargetKind
+from flyball_policies.seam import WEIGHT, Column, Memory, PoolView
+
+NAME = "weights-speed"
+
+GAIN = 0.5
+"""Exponent on the TPOT ratio per period: half the error on a logarithmic scale."""
+
+FEWEST_RUNNING = 2.0
+"""An engine that runs less than this says nothing about its speed."""
+
+RECOVERY = 1.02
+"""Factor per period by which an engine without evidence returns to nominal."""
+
+
+class WeightsSpeed:
+    """Proposes `weight` per engine."""
+
+    name = NAME
+
+    def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
+        """New weights each period, for the engines that are usable."""
+        rule = view.document.weights
+        if view.time_s < memory.get("next_s", 0.0) or not view.usable.any():
+            return []
+        memory["next_s"] = view.time_s + rule.period_s
+        speeds: dict[str, float] = memory.setdefault("speed", {})
+        for engine in [name for name in speeds if name not in view.engines]:
+            del speeds[engine]
+        speed = np.array([speeds.get(engine, 1.0) for engine in view.engines])
+        tpot = np.where(view.columns["running"] >= FEWEST_RUNNING, view.columns["tpot_s"], np.nan)
+        tpot = np.where(view.usable & (tpot > 0), tpot, np.nan)
+        self._learn(speed, tpot, rule.minimum / rule.nominal)
+        speeds.update(zip(view.engines, speed.tolist(), strict=True))
+        fit = self._fit(view)
+        wanted = np.clip(np.rint(rule.nominal * speed * fit), rule.minimum, rule.maximum)
+        return [
+            Proposal(
+                policy=self.name,
+                kind=TargetKind.ENGINE,
+                target=view.engines[i],
+                knob=WEIGHT,
+                value=int(wanted[i]),
+                reason=f"speed {speed[i]:.2f} of its peers, variant {view.variants[i]} fit {fit[i]:.2f}",
+            )
+            for i in np.flatnonzero(view.usable & (wanted != view.settings[WEIGHT])).tolist()
+        ]
+
+    @staticmethod
+    def _learn(speed: Column, tpot: Column, floor: float) -> None:
+        seen = np.isfinite(tpot)
+        if seen.sum() >= 2:
+            ratio = float(np.median(tpot[seen])) / tpot[seen]
+            speed[seen] = np.clip(speed[seen] * np.clip(ratio**GAIN, 0.8, 1.25), floor, 1.0)
+        idle = ~seen
+        speed[idle] = np.minimum(speed[idle] * RECOVERY, 1.0)
+
+    @staticmethod
+    def _fit(view: PoolView) -> Column:
+        rule = view.document.variants
+        suited = rule.regimes.get(view.regime)
+        if suited is None or suited not in view.variants:
+            return np.ones(len(view.engines))
+        return np.array([1.0 if variant == suited else rule.preference for variant in view.variants])

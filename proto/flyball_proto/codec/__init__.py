@@ -1,0 +1,31 @@
+"""Between wire and domain: every message of the contract, both ways.
+
+Decoding an input never raises: what cannot be read becomes `Malformed` with the
+reason, because bad input is data. Decoding an output raises `Rejected`, because
+outputs are our own and a wrong one is a fault.
+"""
+
+from flyball_proto.codec.inputs import decode_input, encode_input
+from flyball_proto.codec.outputs import (
+    CheckpointPart,
+    decode_audit,
+    decode_checkpoint,
+    decode_directive,
+    directive_key,
+    encode_audit,
+    encode_checkpoint,
+    encode_directive,
+)
+
+__all__ = [
+    "CheckpointPart",
+    "decode_audit",
+    "decode_checkpoint",
+    "decode_directive",
+    "decode_input",
+    "directive_key",
+    "encode_audit",
+    "encode_checkpoint",
+    "encode_directive",
+    "encode_input",
+]
