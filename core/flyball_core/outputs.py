@@ -152,7 +152,8 @@ class Snapshot:
     pool: PoolId
     tick_revision: int
     policies: tuple[str, ...]
-    view: Mapping[str, object]
+    view: object
+    """A `PoolView` of `flyball_policies.seam`; it never leaves the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

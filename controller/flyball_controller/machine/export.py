@@ -1,0 +1,117 @@
+"""Exporting and restoring the machine's state: plain JSON with named types, no pickle.
+
+The payload is compressed JSON; floats go through `repr` and come back bit-equal. Only the
+types listed here can be restored, each by its field names, so a payload can make nothing
+else. A newer schema is refused in a sentence; damage is found by the CRC that travels
+with the payload.
+"""
+
+import json
+import zlib
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from flyball_core import fencing, frames, inputs, knobs, outputs
+from flyball_core.errors import Rejected
+from flyball_controller.machine import sequences, state
+from flyball_controller.machine.state import PartitionState
+
+SCHEMA = 1
+"""Raised whenever the meaning of a field of the state changes."""
+
+_DATACLASSES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        sequences.SequenceSet,
+        state.AgentState,
+        state.BootState,
+        state.Canary,
+        state.EngineState,
+        state.GatewayState,
+        state.Holding,
+        state.OutcomeDue,
+        state.PartitionState,
+        state.PoolState,
+        state.RegimeState,
+        state.Relaunch,
+        fencing.Version,
+        inputs.OverrideSet,
+        inputs.Proposal,
+        knobs.KnobSpec,
+        outputs.DecisionRecord,
+        outputs.Directive,
+        outputs.LaneRule,
+        outputs.Route,
+        outputs.RoutingTable,
+        outputs.Verdict,
+    )
+}
+_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample)}
+_ENUMS: dict[str, type[Enum]] = {
+    kind.__name__: kind
+    for kind in (
+        frames.BandwidthSource,
+        inputs.Mode,
+        inputs.TargetKind,
+        knobs.KnobClass,
+        knobs.KnobKind,
+        outputs.RecordKind,
+    )
+}
+
+
+def export_state(partition: PartitionState) -> bytes:
+    """The state as bytes; the same state gives the same bytes."""
+    text = json.dumps(_plain(partition), separators=(",", ":"))
+    return zlib.compress(text.encode(), 6)
+
+
+def restore_state(payload: bytes, schema: int) -> PartitionState:
+    """The state of a payload. `Rejected` if it is of another schema, damaged, or no state."""
+    if schema > SCHEMA:
+        raise Rejected(f"the state is of schema {schema}, written by a newer Flyball; this one knows {SCHEMA}")
+    if schema < SCHEMA:
+        raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {SCHEMA}")
+    try:
+        found = _made(json.loads(zlib.decompress(payload)))
+    except (ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError) as error:
+        raise Rejected(f"the state cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(found, PartitionState):
+        raise Rejected("the payload holds no state of a partition")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return {"$e": type(value).__name__, "v": value.value}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        name = type(value).__name__
+        items = [_plain(item) for item in value]
+        return {"$n": name, "v": items} if name in _TUPLES else {"$t": items}
+    if isinstance(value, dict):
+        return {"$d": [[_plain(key), _plain(item)] for key, item in value.items()]}
+    if is_dataclass(value) and type(value).__name__ in _DATACLASSES:
+        return {"$c": type(value).__name__, "v": {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    raise Rejected(f"a {type(value).__name__} cannot be part of the machine's state")
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_made(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$d" in value:
+        return {_made(key): _made(item) for key, item in value["$d"]}
+    if "$t" in value:
+        return tuple(_made(item) for item in value["$t"])
+    if "$c" in value:
+        kind = _DATACLASSES[value["$c"]]
+        return kind(**{name: _made(item) for name, item in value["v"].items()})
+    if "$n" in value:
+        return _TUPLES[value["$n"]](*[_made(item) for item in value["v"]])
+    return _ENUMS[value["$e"]](value["v"])

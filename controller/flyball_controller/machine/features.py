@@ -1,0 +1,175 @@
+"""Features: from raw counters to what policies and the regime namer look at.
+
+Rates come from differences of counters over the agent's own monotonic clock, within one
+source and incarnation. A counter that went back is a reset: its rate is missing for that
+tick, never negative. Missing is NaN all the way.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball_controller.machine.filing import CORE
+from flyball_controller.machine.state import SERVING, EngineState, PoolState
+from flyball_policies.seam import Column
+
+LONGEST_LATENCY_S = 3600.0
+"""A mean latency above this is damage, not load."""
+
+FASTEST_TOKENS_PER_S = 1e7
+"""A token rate of one engine above this is damage, not load."""
+
+ENGINE_SMOOTHING = 0.4
+"""Weight of the newest tick in the engine columns that are smoothed."""
+
+POOL_SMOOTHING = 0.15
+"""Weight of the newest tick in the pool's smoothed features."""
+
+SMOOTHED = ("tpot_s", "ttft_s", "gen_tokens_per_s", "prompt_tokens_per_s", "context_tokens")
+"""The columns that are smoothed over ticks; the others are as last measured."""
+
+_MISSING = (None,) * CORE
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The pool at one tick: `columns` by engine in the order of `engines`, NaN where missing.
+
+    Columns: running, waiting (requests), kv_used_ratio (0 to 1), kv_capacity_tokens,
+    prompt_tokens_per_s, gen_tokens_per_s, finished_per_s, preemptions_per_s, ttft_s,
+    tpot_s, queue_s (means of the interval), context_tokens (KV tokens per running
+    request), hbm_ratio (of the peak). `fresh` marks engines with telemetry new enough.
+    """
+
+    engines: tuple[EngineState, ...]
+    columns: dict[str, Column]
+    fresh: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
+
+
+def measure(pool: PoolState, stale_ticks: int) -> Measured:
+    """The engine columns of this tick; also renews what the engines keep for smoothing."""
+    engines = tuple(pool.engines[name] for name in sorted(pool.engines))
+    count = len(engines)
+    now = np.array([e.row or _MISSING for e in engines], dtype=float).reshape(count, CORE)
+    before = np.array([e.earlier_row or _MISSING for e in engines], dtype=float).reshape(count, CORE)
+    age = pool.tick - np.array([e.row_tick for e in engines], dtype=float)
+    elapsed = np.array([e.row_monotonic_s - e.earlier_monotonic_s for e in engines], dtype=float)
+    new = age == 0
+    with np.errstate(all="ignore"):  # missing and zero denominators become NaN, which is what they mean
+        delta = now - before
+        delta[(delta < 0) | ~new[:, None]] = np.nan
+        elapsed = np.where(elapsed > 0, elapsed, np.nan)
+        rates = delta[:, 4:8] / elapsed[:, None]
+        means = delta[:, [8, 10, 12]] / np.where(delta[:, [9, 11, 13]] > 0, delta[:, [9, 11, 13]], np.nan)
+        rates[:, :2][rates[:, :2] > FASTEST_TOKENS_PER_S] = np.nan
+        means[means > LONGEST_LATENCY_S] = np.nan
+        running = now[:, 0]
+        context = now[:, 2] * now[:, 3] / np.where(running > 0, running, np.nan)
+    columns: dict[str, Column] = {
+        "running": running,
+        "waiting": now[:, 1],
+        "kv_used_ratio": now[:, 2],
+        "kv_capacity_tokens": now[:, 3],
+        "prompt_tokens_per_s": rates[:, 0],
+        "gen_tokens_per_s": rates[:, 1],
+        "finished_per_s": rates[:, 2],
+        "preemptions_per_s": np.nan_to_num(rates[:, 3]),
+        "ttft_s": means[:, 0],
+        "tpot_s": means[:, 1],
+        "queue_s": means[:, 2],
+        "context_tokens": context,
+        "first_tokens": delta[:, 9],
+        "hbm_ratio": np.array([np.nan if e.hbm_ratio is None else e.hbm_ratio for e in engines], dtype=float),
+    }
+    _smooth(engines, columns, running)
+    fresh = age <= stale_ticks
+    serving = np.array([e.phase == SERVING and not e.holding.diverged for e in engines], dtype=bool)
+    return Measured(engines=engines, columns=columns, fresh=fresh, usable=fresh & serving)
+
+
+def _smooth(engines: tuple[EngineState, ...], columns: dict[str, Column], running: Column) -> None:
+    kept = np.array([e.smooth or [np.nan] * len(SMOOTHED) for e in engines], dtype=float)
+    kept = kept.reshape(len(engines), len(SMOOTHED))
+    new = np.array([columns[name] for name in SMOOTHED], dtype=float).reshape(len(SMOOTHED), len(engines)).T
+    moved = np.where(np.isnan(kept), new, kept + ENGINE_SMOOTHING * (new - kept))
+    smooth = np.where(np.isnan(new), kept, moved)
+    smooth[running == 0] = np.nan  # an empty engine has no latency, and its last one is history
+    for state, values in zip(engines, smooth.tolist(), strict=True):
+        state.smooth = values
+    for i, name in enumerate(SMOOTHED):
+        columns[name] = smooth[:, i]
+
+
+def pool_features(measured: Measured, earlier: dict[str, float]) -> dict[str, float]:
+    """The pool's features at this tick: plain floats, a name absent where nothing was measured.
+
+    Rates and the mix (`prompt_tokens`, `prefill_share`, `context_tokens`) are smoothed over
+    ticks; gauges are as measured. `engines_fresh` and `engines` are always there.
+    """
+    columns, fresh = measured.columns, measured.fresh
+    found: dict[str, float] = {"engines": float(len(measured.engines)), "engines_fresh": float(fresh.sum())}
+
+    def seen(name: str) -> Column:
+        values = columns[name][fresh]
+        return values[np.isfinite(values)]
+
+    for name in ("running", "waiting"):
+        if (values := seen(name)).size:
+            found[name] = float(values.sum())
+    if (kv := seen("kv_used_ratio")).size:
+        found["kv_used_max"], found["kv_used_mean"] = float(kv.max()), float(kv.mean())
+    if (tpot := seen("tpot_s")).size:
+        found["tpot_s"], found["tpot_worst_s"] = float(np.median(tpot)), float(tpot.max())
+    if (ttft := seen("ttft_s")).size:
+        found["ttft_s"] = float(np.median(ttft))
+    if (hbm := seen("hbm_ratio")).size:
+        found["hbm_ratio"], found["hbm_worst"] = float(hbm.mean()), float(hbm.max())
+    found["preemptions_per_s"] = float(seen("preemptions_per_s").sum())
+    raw: dict[str, float] = {}
+    for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
+        if (values := seen(name)).size:
+            raw[name] = float(values.sum())
+    if (context := seen("context_tokens")).size:
+        raw["context_tokens"] = float(np.median(context))
+    first = float(seen("first_tokens").sum())
+    if first > 0 and "prompt_tokens_per_s" in raw:
+        raw["first_tokens"] = first
+    total = raw.get("prompt_tokens_per_s", 0.0) + raw.get("gen_tokens_per_s", 0.0)
+    if total > 0:
+        raw["prefill_share"] = raw.get("prompt_tokens_per_s", 0.0) / total
+    for name, value in raw.items():
+        kept = earlier.get(name, value)
+        found[name] = kept + POOL_SMOOTHING * (value - kept)
+    for name in ("context_tokens", "prefill_share"):
+        if name not in found and name in earlier and found.get("running", 0.0) > 0:
+            found[name] = earlier[name]
+    return found
+
+
+def mark_degraded(measured: Measured) -> list[EngineState]:
+    """Mark engines that are much slower than their peers at the same mix; returns those newly marked.
+
+    An engine counts as degraded when its TPOT has been over 1.5 times its peers' median
+    for 10 ticks, and as mended after 10 ticks under 1.2 times.
+    """
+    tpot = np.where(measured.usable & (measured.columns["running"] >= 2), measured.columns["tpot_s"], np.nan)
+    seen = np.isfinite(tpot)
+    if seen.sum() < 3:
+        return []
+    median = float(np.median(tpot[seen]))
+    newly = []
+    for state, value in zip(measured.engines, tpot.tolist(), strict=True):
+        if not value > 0:
+            continue
+        if value > 1.5 * median:
+            state.slow_ticks = min(state.slow_ticks + 1, 10)
+        elif value < 1.2 * median:
+            state.slow_ticks = max(state.slow_ticks - 1, 0)
+        if state.slow_ticks >= 10 and not state.degraded:
+            state.degraded = True
+            newly.append(state)
+        elif state.slow_ticks == 0:
+            state.degraded = False
+    return newly

@@ -1,0 +1,307 @@
+"""Standing orders and answers: what an input other than a frame or tick does to a pool.
+
+All of it is filed at once and acted on at the next tick. Nothing here raises: an order
+that cannot be followed is recorded with its reason and changes nothing.
+"""
+
+import math
+from functools import lru_cache
+
+from flyball_core.errors import InvalidDocument
+from flyball_core.fencing import Version
+from flyball_core.ids import PoolId
+from flyball_core.inputs import (
+    Ack,
+    AckStatus,
+    Attach,
+    Grant,
+    Intent,
+    Mode,
+    Order,
+    OverrideClear,
+    OverrideSet,
+    PolicyText,
+    SlowProposal,
+    TargetKind,
+)
+from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Setting
+from flyball_core.outputs import RecordKind
+from flyball_controller.machine.guard import bounds_of, spec_of
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.state import RELAUNCHING, EngineState, GatewayState, Holding, PoolState
+from flyball_policies.document import PolicyDocument
+from flyball_policies.reading import read_document
+
+FIRST_BACKOFF_S = 5.0
+LONGEST_BACKOFF_S = 300.0
+MAX_OVERRIDES = 256
+MAX_SLOW_TRIPS = 3
+"""Times a policy may fail in a row before it is quarantined."""
+
+
+@lru_cache(maxsize=64)
+def document_of(text: str) -> PolicyDocument:
+    """The document of a pool's standing text; the empty text stands for all defaults."""
+    return read_document(text) if text else PolicyDocument()
+
+
+def take_policy(pool: PoolState, body: PolicyText, recorder: Recorder) -> None:
+    """A new policy document: taken whole, or refused whole with its place and reason."""
+    try:
+        document = document_of(body.text)
+    except InvalidDocument as error:
+        pool.count("policy_refused")
+        recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} refused: {error}")
+        return
+    pool.policy_text, pool.policy_author, pool.mode = body.text, body.author, document.mode
+    recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} in force, mode {document.mode.value}")
+
+
+def take_order(pool: PoolState, body: Order, recorder: Recorder) -> None:
+    """Mode, pause or the end of a quarantine."""
+    said = []
+    if body.mode is not None:
+        pool.mode = body.mode
+        said.append(f"mode {body.mode.value}")
+    if body.paused is not None:
+        pool.paused = body.paused
+        said.append("paused" if body.paused else "resumed")
+    if body.reset_policy is not None:
+        pool.quarantined.pop(body.reset_policy, None)
+        pool.trips.pop(body.reset_policy, None)
+        said.append(f"policy {body.reset_policy} allowed again")
+    why = f": {body.reason}" if body.reason else ""
+    recorder.note(RecordKind.ORDER, recorder.decision, f"{body.author}: {', '.join(said) or 'nothing'}{why}")
+
+
+def take_intent(pool: PoolState, body: Intent) -> None:
+    """All standing orders at once, as an owner repeats them; wrong ones leave those in force."""
+    try:
+        document_of(body.policy_text)
+    except InvalidDocument:
+        pool.count("policy_refused")
+        return
+    pool.policy_text, pool.policy_author = body.policy_text, body.policy_author
+    pool.mode, pool.paused = body.mode, body.paused
+    pool.overrides = {override.override_id: override for override in body.overrides[:MAX_OVERRIDES]}
+
+
+def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> None:
+    """Pin a knob, if an engine in its scope has it and the value is within its bounds."""
+    reason = _override_refusal(pool, body)
+    if reason:
+        pool.count("override_refused")
+        recorder.note(RecordKind.ORDER, recorder.decision, f"override {body.override_id} of {body.author} refused: {reason}")
+        return
+    pool.overrides[body.override_id] = body
+    where = body.target or "the pool"
+    summary = f"{body.author} pins {body.knob} of {where} at {body.value}: {body.reason}"
+    recorder.note(RecordKind.ORDER, recorder.decision, summary, target=body.target)
+
+
+def _override_refusal(pool: PoolState, body: OverrideSet) -> str:
+    document = document_of(pool.policy_text)
+    if body.override_id not in pool.overrides and len(pool.overrides) >= MAX_OVERRIDES:
+        return f"there are {MAX_OVERRIDES} overrides already"
+    if not math.isfinite(body.expires_wall_s):
+        return "its expiry is not a time"
+    engines = [pool.engines[body.target]] if body.target in pool.engines else list(pool.engines.values())
+    if body.target and body.target not in pool.engines:
+        return f"no engine {body.target!r} in this pool"
+    specs = [spec for engine in engines if (spec := spec_of(engine, body.knob, document)) is not None]
+    if not specs:
+        return f"no engine in its scope has a knob {body.knob!r}"
+    for spec in specs:
+        low, high = bounds_of(spec, document)
+        if isinstance(body.value, (int, float)) and not isinstance(body.value, bool) and not low <= body.value <= high:
+            return f"{body.knob} must be {low:g} to {high:g}, not {body.value}"
+        refusal = spec.refuse(body.value)
+        if refusal:
+            return refusal
+    return ""
+
+
+def clear_override(pool: PoolState, body: OverrideClear, recorder: Recorder) -> None:
+    """Lift an override before its expiry."""
+    gone = pool.overrides.pop(body.override_id, None)
+    what = f"lifts override {body.override_id}" if gone else f"lifts override {body.override_id}, which there is none of"
+    recorder.note(RecordKind.ORDER, recorder.decision, f"{body.author} {what}")
+
+
+def take_grant(pool: PoolState, body: Grant) -> None:
+    """Keep what the fleet's step allows this pool."""
+    if math.isfinite(body.amount) and math.isfinite(body.expires_wall_s):
+        pool.grants[body.name] = (body.amount, body.expires_wall_s)
+
+
+def take_slow_proposal(pool: PoolState, body: SlowProposal, recorder: Recorder) -> None:
+    """The answer of a policy outside `step`: used at the next tick if it answers the last snapshot."""
+    if body.policy in pool.quarantined:
+        return
+    if body.missed:
+        trip(pool, body.policy, body.missed, recorder)
+    elif body.tick_revision == pool.slow_revision:
+        pool.trips.pop(body.policy, None)
+        pool.slow[body.policy] = list(body.proposals[:MAX_OVERRIDES])
+    else:
+        pool.count("proposal_out_of_date")
+
+
+def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
+    """A policy failed: count it, and quarantine the policy when it has failed too often."""
+    pool.count("policy_trips")
+    pool.trips[policy] = pool.trips.get(policy, 0) + 1
+    if pool.trips[policy] >= MAX_SLOW_TRIPS and policy not in pool.quarantined:
+        pool.quarantined[policy] = why
+        recorder.note(RecordKind.ALARM, recorder.decision, f"policy {policy} is quarantined until an operator resets it: {why}")
+
+
+def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float) -> None:
+    """A receiver came, came back, or left."""
+    if body.kind is TargetKind.GATEWAY:
+        gateway = pool.gateways.setdefault(body.target, GatewayState(gateway=body.target))
+        gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
+        if body.attached:
+            _reconcile(gateway.holding, body, restarted=gateway.incarnation != body.incarnation)
+            gateway.incarnation = body.incarnation
+        return
+    engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
+    engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
+    if body.attached:
+        _attach_engine(pool, engine, body, recorder)
+
+
+def _attach_engine(pool: PoolState, engine: EngineState, body: Attach, recorder: Recorder) -> None:
+    document = document_of(pool.policy_text)
+    restarted = bool(engine.incarnation) and engine.incarnation != body.incarnation
+    if engine.weight == 0:
+        engine.weight = document.weights.nominal
+    engine.incarnation, engine.capability_hash = body.incarnation, body.capability_hash
+    engine.knobs = {knob.name: knob for knob in body.knobs}
+    variant = body.effective.get(VARIANT)
+    if isinstance(variant, str):
+        engine.variant = variant
+    for name, knob in engine.knobs.items():
+        held = body.effective.get(name)
+        # What it holds is what it is wanted to hold, until somebody wants otherwise.
+        if knob.knob_class is not KnobClass.RESTART and held is not None:
+            engine.wanted.setdefault(name, held)
+    for name in [name for name in engine.wanted if name not in engine.knobs]:
+        del engine.wanted[name]
+    _reconcile(engine.holding, body, restarted=restarted)
+    if restarted:
+        if engine.wanted.get(VARIANT) == engine.variant and engine.phase == RELAUNCHING:
+            summary = f"{engine.engine} runs {engine.variant} in incarnation {engine.incarnation}"
+            recorder.note(
+                RecordKind.ACK, engine.holding.decision, summary, target=engine.engine, effective=body.effective
+            )
+        else:
+            recorder.note(RecordKind.ALARM, recorder.decision, f"{engine.engine} restarted", target=engine.engine)
+
+
+def _reconcile(holding: Holding, body: Attach, *, restarted: bool) -> None:
+    """Compare what a receiver says it holds with what it was last told."""
+    holding.effective = dict(body.effective)
+    behind = holding.version is not None and body.held != holding.version
+    if restarted or behind:
+        holding.diverged = ""
+        holding.must_publish = holding.must_publish or holding.version is not None
+
+
+def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> None:
+    """A receiver's answer to the last thing it was told; answers to anything else only count."""
+    holding = pool.holding(body.kind, body.target)
+    if holding is None or holding.version is None or not _same(holding.version, body.version):
+        pool.count("acks_of_another_version")
+        return
+    if body.status is AckStatus.NACK:
+        _take_nack(pool, holding, body, recorder, now_s)
+        return
+    holding.acked, holding.nack = body.version, ""
+    holding.effective.update(body.effective)
+    told = _told(pool, body)
+    holding.diverged = "" if body.status is AckStatus.PENDING_RESTART else _difference(told, body.effective)
+    if holding.diverged:
+        _back_off(holding, now_s)
+        holding.must_publish = True
+        recorder.note(
+            RecordKind.ALARM, _decision(pool, body), f"{body.target} diverged: {holding.diverged}",
+            target_kind=body.kind, target=body.target, effective=body.effective,
+        )
+        return
+    holding.backoff_s = 0.0
+    recorder.note(
+        RecordKind.ACK, _decision(pool, body), f"{body.target}: {body.status.value}",
+        target_kind=body.kind, target=body.target, effective=body.effective,
+    )
+
+
+def _same(told: Version, answered: Version) -> bool:
+    return told == answered
+
+
+def _decision(pool: PoolState, body: Ack) -> str:
+    if body.kind is TargetKind.ENGINE:
+        directive = pool.engines[body.target].published
+        return directive.decision if directive is not None else ""
+    table = pool.gateways[body.target].published
+    return table.decision if table is not None else ""
+
+
+def _told(pool: PoolState, body: Ack) -> Setting:
+    if body.kind is TargetKind.ENGINE:
+        directive = pool.engines[body.target].published
+        return directive.values if directive is not None else {}
+    table = pool.gateways[body.target].published
+    if table is None:
+        return {}
+    told: dict[str, bool | int | float | str] = {}
+    for route in table.routes:
+        told[f"weight:{route.engine}"], told[f"cap:{route.engine}"] = route.weight, route.in_flight_cap
+    return told
+
+
+def _difference(told: Setting, effective: Setting) -> str:
+    wrong = [
+        f"{name} is {effective[name]}, not {value}"
+        for name, value in sorted(told.items())
+        if name in effective and effective[name] != value
+    ]
+    return "; ".join(wrong)
+
+
+def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder, now_s: float) -> None:
+    holding.nack = body.reason or "no reason given"
+    _back_off(holding, now_s)
+    if body.kind is TargetKind.ENGINE:
+        engine = pool.engines[body.target]
+        # The last acknowledged setting stays: what was refused is no longer wanted.
+        for name, value in holding.effective.items():
+            if name in engine.wanted and name != VARIANT:
+                engine.wanted[name] = value
+        if engine.published is not None and engine.published.values.get(BATCH_CAP) != engine.wanted.get(BATCH_CAP):
+            engine.changed_s[BATCH_CAP] = now_s
+    pool.count("nacks")
+    recorder.note(
+        RecordKind.ACK, _decision(pool, body), f"{body.target} refused: {holding.nack}",
+        target_kind=body.kind, target=body.target, effective=body.effective,
+    )
+
+
+def _back_off(holding: Holding, now_s: float) -> None:
+    holding.backoff_s = min(max(FIRST_BACKOFF_S, holding.backoff_s * 2.0), LONGEST_BACKOFF_S)
+    holding.not_before_s = now_s + holding.backoff_s
+
+
+def standing_intent(pool: PoolState) -> Intent | None:
+    """All standing orders of a pool as one input; None if it has none to repeat."""
+    if not pool.policy_text and pool.mode is Mode.OBSERVE and not pool.overrides and not pool.paused:
+        return None
+    return Intent(
+        pool=PoolId(pool.pool),
+        policy_text=pool.policy_text,
+        policy_author=pool.policy_author,
+        mode=pool.mode,
+        paused=pool.paused,
+        overrides=tuple(pool.overrides[name] for name in sorted(pool.overrides)),
+    )

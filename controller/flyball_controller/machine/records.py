@@ -1,0 +1,56 @@
+"""Writing the audit: decision records with everything that stands in every one of them."""
+
+from collections.abc import Mapping
+
+from flyball_core.fencing import Version
+from flyball_core.ids import PoolId
+from flyball_core.inputs import TargetKind
+from flyball_core.knobs import Setting
+from flyball_core.outputs import DecisionRecord, RecordKind, Verdict
+from flyball_controller.machine.state import PartitionState, PoolState
+
+
+class Recorder:
+    """Makes records of one pool as of one input, and keeps them for the next tick to publish."""
+
+    def __init__(self, partition: PartitionState, pool: PoolState, revision: int) -> None:
+        self._partition = partition
+        self._pool = pool
+        self.version: Version = partition.version(revision)
+        self.decision = f"{pool.pool}@{revision}"
+
+    def note(
+        self,
+        kind: RecordKind,
+        decision: str,
+        summary: str,
+        *,
+        target_kind: TargetKind | None = TargetKind.ENGINE,
+        target: str = "",
+        features: Mapping[str, float] | None = None,
+        verdicts: tuple[Verdict, ...] = (),
+        published: tuple[str, ...] = (),
+        effective: Setting | None = None,
+    ) -> None:
+        """Keep one record; it is published at this tick, or at the next one."""
+        pool = self._pool
+        pool.notes.append(
+            DecisionRecord(
+                pool=PoolId(pool.pool),
+                kind=kind,
+                version=self.version,
+                decision=decision,
+                time_s=self._partition.time_s,
+                wall_s=self._partition.wall_s,
+                mode=pool.mode.value,
+                regime=pool.regime.name,
+                confidence=pool.regime.confidence,
+                summary=summary,
+                target_kind=target_kind if target else None,
+                target=target,
+                features=dict(features or {}),
+                verdicts=verdicts,
+                published=published,
+                effective=dict(effective or {}),
+            )
+        )

@@ -1,0 +1,240 @@
+"""The state of the machine: plain data, exportable without pickle.
+
+One `PartitionState` per partition of the inputs, with the pools whose key falls there.
+Only the modules of this package change it, and only inside `step`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyball_core.fencing import Version
+from flyball_core.frames import Frame
+from flyball_core.ids import LogId
+from flyball_core.inputs import Mode, OverrideSet, Proposal, TargetKind
+from flyball_core.knobs import KnobSpec, Value
+from flyball_core.outputs import DecisionRecord, Directive, RoutingTable
+from flyball_controller.machine.sequences import SequenceSet
+
+SERVING = "serving"
+DRAINING = "draining"
+RELAUNCHING = "relaunching"
+WARMING = "warming"
+
+Row = tuple[float | None, ...]
+"""The leading numbers of an engine sample that features read."""
+
+
+@dataclass(slots=True)
+class BootState:
+    """One life of an agent, as far as its frames came."""
+
+    seen: SequenceSet = field(default_factory=SequenceSet)
+    cursor: int = -1
+    """Highest sequence number that features have been computed from."""
+    anchor_s: float = 0.0
+    anchor_monotonic_s: float = 0.0
+    """The machine's time at which a frame of that monotonic time was filed."""
+    pending: dict[int, Frame] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class AgentState:
+    """One agent: its present boot and a few earlier ones, so that their frames are known again."""
+
+    boot: str
+    boots: dict[str, BootState] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one receiver was told, what it answered, and what stands between."""
+
+    version: Version | None = None
+    """Of the last directive or table published to it."""
+    key: str = ""
+    """The compacted key under which that is kept."""
+    decision: str = ""
+    acked: Version | None = None
+    effective: dict[str, Value] = field(default_factory=dict)
+    published_s: float = 0.0
+    must_publish: bool = False
+    not_before_s: float = 0.0
+    backoff_s: float = 0.0
+    nack: str = ""
+    """The reason of the last refusal, until a later version is acknowledged."""
+    diverged: str = ""
+    """What it acknowledged but does not hold, until it does."""
+
+
+@dataclass(slots=True)
+class EngineState:
+    """One engine: what it is, what it measured, what it is wanted to hold."""
+
+    engine: str
+    incarnation: str = ""
+    variant: str = ""
+    attached: bool = False
+    capability_hash: str = ""
+    knobs: dict[str, KnobSpec] = field(default_factory=dict)
+    phase: str = SERVING
+    # telemetry
+    source: str = ""
+    """Agent, boot and incarnation that the row came from: rates never span two sources."""
+    row: Row | None = None
+    row_monotonic_s: float = 0.0
+    row_tick: int = -(10**9)
+    earlier_row: Row | None = None
+    earlier_monotonic_s: float = 0.0
+    hbm_ratio: float | None = None
+    smooth: list[float] = field(default_factory=list)
+    slow_ticks: int = 0
+    degraded: bool = False
+    # settings
+    wanted: dict[str, Value] = field(default_factory=dict)
+    weight: int = 0
+    changed_s: dict[str, float] = field(default_factory=dict)
+    raised_s: dict[str, float] = field(default_factory=dict)
+    restarted_s: float = -1e18
+    gone_s: float | None = None
+    holding: Holding = field(default_factory=Holding)
+    published: Directive | None = None
+
+
+@dataclass(slots=True)
+class GatewayState:
+    """One gateway in front of the pool."""
+
+    gateway: str
+    incarnation: str = ""
+    attached: bool = False
+    gone_s: float | None = None
+    holding: Holding = field(default_factory=Holding)
+    published: RoutingTable | None = None
+
+
+@dataclass(slots=True)
+class Relaunch:
+    """One engine on its way into another variant, or back."""
+
+    engine: str
+    variant: str
+    before: str
+    phase: str
+    since_s: float
+    decision: str
+    ends: str = ""
+    """The incarnation that the restart ends."""
+    rollback: bool = False
+
+
+@dataclass(slots=True)
+class Canary:
+    """A freshly relaunched engine under watch; nothing else restarts meanwhile."""
+
+    engine: str
+    variant: str
+    before: str
+    until_s: float
+    decision: str
+
+
+@dataclass(slots=True)
+class RegimeState:
+    """The regime in force and the one that knocks at the door."""
+
+    name: str = "unknown"
+    since_s: float = 0.0
+    confidence: float = 0.0
+    candidate: str = "unknown"
+    candidate_ticks: int = 0
+    agreement: float = 0.0
+
+
+@dataclass(slots=True)
+class OutcomeDue:
+    """A decision whose effect is to be recorded."""
+
+    decision: str
+    due_s: float
+    summary: str
+    features: dict[str, float]
+
+
+@dataclass(slots=True)
+class PoolState:
+    """Everything known and wanted of one pool."""
+
+    pool: str
+    # standing orders
+    mode: Mode = Mode.OBSERVE
+    paused: bool = False
+    policy_text: str = ""
+    policy_author: str = ""
+    overrides: dict[str, OverrideSet] = field(default_factory=dict)
+    grants: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # parts
+    agents: dict[str, AgentState] = field(default_factory=dict)
+    engines: dict[str, EngineState] = field(default_factory=dict)
+    gateways: dict[str, GatewayState] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    # what the tick keeps
+    tick: int = 0
+    features: dict[str, float] = field(default_factory=dict)
+    regime: RegimeState = field(default_factory=RegimeState)
+    detector: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trips: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    slow: dict[str, list[Proposal]] = field(default_factory=dict)
+    slow_revision: int = -1
+    """Revision of the last snapshot given out; only answers to it count."""
+    raises_s: list[float] = field(default_factory=list)
+    relaunches: list[Relaunch] = field(default_factory=list)
+    canary: Canary | None = None
+    barred: dict[str, float] = field(default_factory=dict)
+    """Variants whose canary failed, until when they are not tried again."""
+    stopped: dict[str, str] = field(default_factory=dict)
+    """What the guard last stopped, per target and knob, so that it is recorded once."""
+    outcomes: list[OutcomeDue] = field(default_factory=list)
+    notes: list[DecisionRecord] = field(default_factory=list)
+    """Records that inputs since the last tick gave rise to; published at the next tick."""
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a counter."""
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def holding(self, kind: TargetKind, target: str) -> Holding | None:
+        """The holding of an engine or gateway, if it is known."""
+        found: Mapping[str, EngineState | GatewayState]
+        found = self.engines if kind is TargetKind.ENGINE else self.gateways
+        state = found.get(target)
+        return state.holding if state is not None else None
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """The machine's whole state for one partition of one log."""
+
+    log_id: LogId
+    partition: int
+    epoch: int = -1
+    """Offset of the claim in force; -1 before any."""
+    owner: str = ""
+    first_tick_done: bool = False
+    time_s: float = 0.0
+    """The machine's time: the sum of tick intervals."""
+    wall_s: float = 0.0
+    digest: int = 0
+    """CRC-32 chained over the inputs since the claim."""
+    ticks: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    pools: dict[str, PoolState] = field(default_factory=dict)
+
+    def count(self, what: str) -> None:
+        """Add to a counter of what concerns no pool."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def version(self, revision: int) -> Version:
+        """The version of what is decided at this input under the claim in force."""
+        return Version(log_id=self.log_id, partition=self.partition, epoch=self.epoch, revision=revision)

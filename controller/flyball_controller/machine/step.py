@@ -1,0 +1,143 @@
+"""`step`: one input in, outputs out. The only way anything in the machine changes.
+
+Inputs are filed; only a tick of the claim in force decides. Nothing is answered before
+that claim's first tick, so a new owner publishes nothing before it has decided itself.
+"""
+
+import zlib
+
+from flyball_core.frames import Frame
+from flyball_core.inputs import (
+    Ack,
+    Attach,
+    Claim,
+    Grant,
+    Input,
+    Intent,
+    Malformed,
+    Order,
+    OverrideClear,
+    OverrideSet,
+    PolicyText,
+    SlowProposal,
+    Tick,
+)
+from flyball_core.outputs import CheckpointDue, Output
+from flyball_controller.machine import orders
+from flyball_controller.machine.filing import file_frame
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.seams import Seams
+from flyball_controller.machine.state import PartitionState, PoolState
+from flyball_controller.machine.tick import run_tick
+
+LONGEST_INTERVAL_S = 5.0
+"""No tick moves the machine's time by more: an owner that slept has not lived that time."""
+
+LONGEST_TAKEOVER_S = 60.0
+"""Nor does a takeover, whose interval comes from the wall clock."""
+
+CHECKPOINT_TICKS = 60
+MAX_POOLS = 1_024
+
+
+def step(state: PartitionState, item: Input, seams: Seams) -> list[Output]:
+    """Take one input; answer what is to be published. Deterministic; never raises on bad input."""
+    body = item.body
+    if type(body) is Tick:
+        return _take_tick(state, item.offset, item.checksum, body, seams)
+    state.digest = zlib.crc32(item.checksum.to_bytes(4, "little"), state.digest)
+    if type(body) is Frame:
+        pool = state.pools.get(body.pool) or _pool(state, body.pool)
+        if pool is not None:
+            file_frame(pool, body, state.time_s)
+    elif isinstance(body, Claim):
+        _take_claim(state, item.offset, body)
+    elif isinstance(body, Malformed):
+        state.count("malformed")
+    else:
+        _take_order(state, item.offset, body)
+    return []
+
+
+def _pool(state: PartitionState, name: str) -> PoolState | None:
+    pool = state.pools.get(name)
+    if pool is None:
+        if not name or len(state.pools) >= MAX_POOLS:
+            state.count("inputs_without_pool")
+            return None
+        pool = state.pools[name] = PoolState(pool=name)
+    return pool
+
+
+def _take_claim(state: PartitionState, offset: int, body: Claim) -> None:
+    if body.log_id != state.log_id:
+        state.count("claims_of_another_log")
+        return
+    state.epoch, state.owner, state.first_tick_done = offset, body.owner, False
+    state.digest = 0
+
+
+_Standing = Attach | Ack | OverrideSet | OverrideClear | PolicyText | Order | Intent | Grant | SlowProposal
+
+
+def _take_order(state: PartitionState, offset: int, body: object) -> None:
+    if not isinstance(body, _Standing):
+        state.count("inputs_of_unknown_kind")
+        return
+    pool = _pool(state, body.pool)
+    if pool is None:
+        return
+    recorder = Recorder(state, pool, offset)
+    if isinstance(body, Ack):
+        orders.take_ack(pool, body, recorder, state.time_s)
+    elif isinstance(body, Attach):
+        orders.take_attach(pool, body, recorder, state.time_s)
+    elif isinstance(body, OverrideSet):
+        orders.take_override(pool, body, recorder)
+    elif isinstance(body, OverrideClear):
+        orders.clear_override(pool, body, recorder)
+    elif isinstance(body, PolicyText):
+        orders.take_policy(pool, body, recorder)
+    elif isinstance(body, Order):
+        orders.take_order(pool, body, recorder)
+    elif isinstance(body, Intent):
+        orders.take_intent(pool, body)
+    elif isinstance(body, Grant):
+        orders.take_grant(pool, body)
+    else:
+        orders.take_slow_proposal(pool, body, recorder)
+
+
+def _take_tick(state: PartitionState, offset: int, checksum: int, body: Tick, seams: Seams) -> list[Output]:
+    if body.epoch != state.epoch or state.epoch < 0:
+        state.count("ticks_of_another_epoch")
+        return []
+    state.digest = zlib.crc32(checksum.to_bytes(4, "little"), state.digest)
+    takeover = not state.first_tick_done
+    interval_s = _elapsed(state, body, takeover=takeover)
+    state.first_tick_done = True
+    state.time_s += interval_s
+    state.wall_s = body.wall_s if body.wall_s == body.wall_s else state.wall_s
+    state.ticks += 1
+    outputs: list[Output] = []
+    for name in sorted(state.pools):
+        outputs.extend(run_tick(state, state.pools[name], offset, interval_s, seams, takeover=takeover))
+    if state.ticks % CHECKPOINT_TICKS == 0:
+        # Everybody rebuilds here, whether or not anybody stores a checkpoint.
+        for name in sorted(state.pools):
+            seams.detector(state.pools[name]).rebuild(state.pools[name].detector)
+        outputs.append(CheckpointDue(revision=offset))
+    return outputs
+
+
+def _elapsed(state: PartitionState, body: Tick, *, takeover: bool) -> float:
+    """Seconds by which this tick moves the machine's time; NaN and the absurd move it not at all."""
+    if not takeover:
+        return body.interval_s if 0.0 <= body.interval_s <= LONGEST_INTERVAL_S else _clipped(body.interval_s, LONGEST_INTERVAL_S)
+    if state.ticks == 0:
+        return 0.0
+    return _clipped(body.wall_s - state.wall_s, LONGEST_TAKEOVER_S)
+
+
+def _clipped(value: float, highest: float) -> float:
+    return min(max(value, 0.0), highest) if value == value else 0.0

@@ -1,0 +1,312 @@
+"""One tick of one pool: read what is due, name the regime, propose, judge, publish, record."""
+
+import math
+
+import numpy as np
+
+from flyball_core.ids import PoolId
+from flyball_core.inputs import Mode, Proposal, TargetKind
+from flyball_core.knobs import VARIANT, KnobClass, KnobKind
+from flyball_core.outputs import (
+    Directive,
+    Heartbeat,
+    Output,
+    RecordKind,
+    RoutingTable,
+    Snapshot,
+    TickRecord,
+    Verdict,
+)
+from flyball_controller.machine import relaunch
+from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features
+from flyball_controller.machine.filing import release_frames
+from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge
+from flyball_controller.machine.orders import document_of, trip
+from flyball_controller.machine.publishing import directive_key, publish, table_key, withdraw
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.seams import PolicySlot, Seams
+from flyball_controller.machine.state import OutcomeDue, PartitionState, PoolState
+from flyball_policies.document import PolicyDocument
+from flyball_policies.seam import WEIGHT, Column, PoolView
+
+OUTCOME_AFTER_S = 30.0
+MAX_OUTCOMES = 64
+
+GONE_AFTER_S = 600.0
+"""A target that left, or that nobody heard of, for this long is forgotten."""
+
+MIX_FEATURE = "context_tokens"
+"""The feature whose logarithm the change detector watches: it hardly moves with load."""
+
+_OUTCOME_FEATURES = ("tpot_s", "ttft_s", "kv_used_max", "gen_tokens_per_s", "running", "waiting", "hbm_ratio")
+
+
+def run_tick(
+    partition: PartitionState, pool: PoolState, revision: int, interval_s: float, seams: Seams, *, takeover: bool
+) -> list[Output]:
+    """Everything one pool answers to one tick."""
+    now_s = partition.time_s
+    document = document_of(pool.policy_text)
+    recorder = Recorder(partition, pool, revision)
+    release_frames(pool, now_s)
+    measured = measure(pool, document.guard.stale_ticks)
+    alarm, shifted = _look(pool, measured, seams, now_s, recorder)
+    fresh = frozenset(e.engine for e, ok in zip(measured.engines, measured.fresh.tolist(), strict=True) if ok)
+    rails = Rails(document=document, now_s=now_s, interval_s=interval_s, fresh=fresh)
+    _expire(pool, partition.wall_s, recorder)
+    outputs: list[Output] = list(_forget(pool, now_s))
+    ruling = Ruling((), ())
+    if pool.mode is not Mode.OBSERVE:
+        if not pool.paused:
+            relaunch.advance(pool, measured, rails, recorder)
+        view = view_of(pool, measured, document, now_s)
+        ruling = judge(pool, _proposals(pool, view, seams, recorder), rails)
+        _apply(pool, ruling, rails, recorder)
+        outputs.extend(_snapshot(pool, view, seams, revision))
+    told = publish(pool, document, partition.version(revision), recorder.decision, now_s, takeover=takeover)
+    _record(pool, ruling, told, recorder, now_s, shifted=shifted)
+    _outcomes(pool, recorder, now_s)
+    outputs.extend(told)
+    outputs.extend(pool.notes)
+    pool.notes = []
+    outputs.append(_tick_record(partition, pool, revision, alarm=alarm))
+    outputs.append(
+        Heartbeat(
+            pool=PoolId(pool.pool),
+            version=partition.version(revision),
+            time_s=now_s,
+            wall_s=partition.wall_s,
+            hold_s=document.hold_s,
+        )
+    )
+    pool.tick += 1
+    return outputs
+
+
+def _look(
+    pool: PoolState, measured: Measured, seams: Seams, now_s: float, recorder: Recorder
+) -> tuple[bool, str]:
+    """Features, detector, regime; the regime left behind if it changed, else empty."""
+    pool.features = pool_features(measured, pool.features)
+    mix = pool.features.get(MIX_FEATURE)
+    alarm = seams.detector(pool).update(pool.detector, None if mix is None else math.log1p(mix))
+    if alarm:
+        recorder.note(RecordKind.ALARM, recorder.decision, f"the mix changed: {MIX_FEATURE} {mix:.0f}", features=pool.features)
+    for engine in mark_degraded(measured):
+        recorder.note(
+            RecordKind.ALARM, recorder.decision, f"{engine.engine} is degraded: slower than its peers at the same mix",
+            target=engine.engine, features=pool.features,
+        )
+    before = pool.regime.name
+    changed = seams.namer.name(pool.regime, pool.features, now_s, alarm=alarm)
+    return alarm, before if changed else ""
+
+
+def _expire(pool: PoolState, wall_s: float, recorder: Recorder) -> None:
+    for override_id in [name for name, o in sorted(pool.overrides.items()) if o.expires_wall_s <= wall_s]:
+        override = pool.overrides.pop(override_id)
+        summary = f"override {override_id} of {override.author} on {override.knob} expired: automatic again"
+        recorder.note(RecordKind.ORDER, recorder.decision, summary, target=override.target)
+    pool.grants = {name: grant for name, grant in pool.grants.items() if grant[1] > wall_s}
+
+
+def _forget(pool: PoolState, now_s: float) -> list[Output]:
+    """Take back what stands for targets that are gone, and forget those gone for long."""
+    outputs: list[Output] = []
+    for engine in [pool.engines[name] for name in sorted(pool.engines)]:
+        if engine.gone_s is not None:
+            outputs.extend(withdraw(engine.holding))
+        silent = not engine.attached and engine.row_tick >= 0 and pool.tick - engine.row_tick >= GONE_AFTER_S
+        if silent or _long_gone(engine.gone_s, now_s):
+            del pool.engines[engine.engine]
+    for gateway in [pool.gateways[name] for name in sorted(pool.gateways)]:
+        if gateway.gone_s is not None:
+            outputs.extend(withdraw(gateway.holding))
+        if _long_gone(gateway.gone_s, now_s):
+            del pool.gateways[gateway.gateway]
+    return outputs
+
+
+def _long_gone(gone_s: float | None, now_s: float) -> bool:
+    return gone_s is not None and now_s - gone_s >= GONE_AFTER_S
+
+
+def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s: float) -> PoolView:
+    """The pool as policies see it."""
+    engines = measured.engines
+    numeric = sorted(
+        {name for e in engines for name, spec in e.knobs.items() if spec.kind in (KnobKind.INTEGER, KnobKind.REAL)}
+    )
+    settings: dict[str, Column] = {}
+    floors: dict[str, Column] = {}
+    ceilings: dict[str, Column] = {}
+    for knob in numeric:
+        held, low, high = [], [], []
+        for engine in engines:
+            spec, value = engine.knobs.get(knob), engine.wanted.get(knob)
+            number = math.nan if value is None or isinstance(value, str) else float(value)
+            lower, upper = (math.nan, math.nan) if spec is None else bounds_of(spec, document)
+            held.append(number if spec is not None else math.nan)
+            low.append(lower)
+            high.append(upper)
+        settings[knob], floors[knob], ceilings[knob] = np.array(held), np.array(low), np.array(high)
+    settings[WEIGHT] = np.array([float(engine.weight) for engine in engines])
+    return PoolView(
+        pool=pool.pool,
+        time_s=now_s,
+        regime=pool.regime.name,
+        confidence=pool.regime.confidence,
+        regime_age_s=now_s - pool.regime.since_s,
+        engines=tuple(engine.engine for engine in engines),
+        variants=tuple(engine.variant for engine in engines),
+        choices=tuple(spec.choices if (spec := engine.knobs.get(VARIANT)) is not None else () for engine in engines),
+        usable=measured.usable,
+        columns=measured.columns,
+        settings=settings,
+        floors=floors,
+        ceilings=ceilings,
+        document=document,
+    )
+
+
+def _proposals(pool: PoolState, view: PoolView, seams: Seams, recorder: Recorder) -> list[Proposal]:
+    """What overrides, policies inside the tick and answers from outside it ask for, in that order."""
+    wanted = _pinned(pool)
+    for slot in seams.slots:
+        wanted.extend(_ask(pool, view, slot, recorder))
+    for name in sorted(pool.slow):
+        wanted.extend(pool.slow[name])
+    pool.slow = {}
+    return wanted
+
+
+def _pinned(pool: PoolState) -> list[Proposal]:
+    """Overrides as proposals; an engine's own comes before the pool's."""
+    asked = []
+    for scoped in (True, False):
+        for override_id in sorted(pool.overrides):
+            override = pool.overrides[override_id]
+            if bool(override.target) is not scoped:
+                continue
+            for engine in [override.target] if scoped else sorted(pool.engines):
+                asked.append(
+                    Proposal(
+                        policy=f"{OVERRIDE}:{override_id}",
+                        kind=TargetKind.ENGINE,
+                        target=engine,
+                        knob=override.knob,
+                        value=override.value,
+                        reason=f"{override.author}: {override.reason}",
+                    )
+                )
+    return asked
+
+
+def _ask(pool: PoolState, view: PoolView, slot: PolicySlot, recorder: Recorder) -> list[Proposal]:
+    """A policy's proposals; if it fails, the baseline's, in the same tick."""
+    name = slot.policy.name
+    if name not in pool.quarantined:
+        try:
+            proposals = slot.policy.propose(view, pool.memory.setdefault(name, {}))
+        except Exception as error:  # a policy is foreign code: whatever it raises is data here
+            trip(pool, name, f"{type(error).__name__}: {error}", recorder)
+        else:
+            mad = [p for p in proposals if isinstance(p.value, float) and not math.isfinite(p.value)]
+            if not mad:
+                pool.trips.pop(name, None)
+                return proposals
+            trip(pool, name, f"proposed {mad[0].value} for {mad[0].knob} of {mad[0].target}", recorder)
+    if slot.baseline is None:
+        return []
+    return slot.baseline.propose(view, pool.memory.setdefault(slot.baseline.name, {}))
+
+
+def _apply(pool: PoolState, ruling: Ruling, rails: Rails, recorder: Recorder) -> None:
+    """Make what the guard allowed the wanted setting; in `control` only."""
+    if pool.mode is not Mode.CONTROL:
+        return
+    for verdict in ruling.accepted:
+        engine = pool.engines[verdict.proposal.target]
+        knob, value = verdict.proposal.knob, verdict.allowed
+        if value is None:
+            continue
+        if knob == WEIGHT:
+            engine.weight = int(value)
+        elif engine.knobs[knob].knob_class is KnobClass.RESTART:
+            relaunch.begin(pool, engine, str(value), rails, recorder.decision)
+        else:
+            engine.wanted[knob] = value
+            engine.holding.decision = recorder.decision
+
+
+def _snapshot(pool: PoolState, view: PoolView, seams: Seams, revision: int) -> list[Output]:
+    asked = tuple(name for name in seams.slow if name not in pool.quarantined)
+    if not asked:
+        return []
+    pool.slow_revision = revision
+    return [Snapshot(pool=PoolId(pool.pool), tick_revision=revision, policies=asked, view=view)]
+
+
+def _record(
+    pool: PoolState, ruling: Ruling, told: list[Output], recorder: Recorder, now_s: float, *, shifted: str
+) -> None:
+    """One decision record if anything was decided, stopped or told, or the regime changed."""
+    accepted = ruling.accepted if pool.mode is Mode.CONTROL else _first_advised(pool, ruling.accepted)
+    keys = tuple(
+        directive_key(o.pool, o.engine, o.version.epoch)
+        if isinstance(o, Directive)
+        else table_key(o.pool, o.gateway, o.version.epoch)
+        for o in told
+        if isinstance(o, (Directive, RoutingTable))
+    )
+    verdicts = accepted + ruling.stopped
+    if not (verdicts or keys or shifted):
+        return
+    said = [f"regime {shifted} -> {pool.regime.name}"] if shifted else []
+    verb = "" if pool.mode is Mode.CONTROL else "would set "
+    said += [f"{verb}{v.proposal.target} {v.proposal.knob} {v.before} -> {v.allowed}" for v in accepted]
+    said += [f"stopped {v.proposal.target} {v.proposal.knob} {v.proposal.value} by {v.rule}" for v in ruling.stopped]
+    summary = "; ".join(said) or f"told {len(keys)} receivers"
+    recorder.note(
+        RecordKind.DECISION, recorder.decision, summary, features=pool.features, verdicts=verdicts, published=keys
+    )
+    if accepted and pool.mode is Mode.CONTROL and len(pool.outcomes) < MAX_OUTCOMES:
+        kept = {name: pool.features[name] for name in _OUTCOME_FEATURES if name in pool.features}
+        pool.outcomes.append(OutcomeDue(recorder.decision, now_s + OUTCOME_AFTER_S, summary, kept))
+
+
+def _first_advised(pool: PoolState, accepted: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """Of what would be done, what was not advised just so before."""
+    new = []
+    for verdict in accepted:
+        where = f"{verdict.proposal.target}/{verdict.proposal.knob}"
+        if pool.stopped.get(where) != f"advised {verdict.allowed}":
+            new.append(verdict)
+        pool.stopped[where] = f"advised {verdict.allowed}"
+    return tuple(new)
+
+
+def _outcomes(pool: PoolState, recorder: Recorder, now_s: float) -> None:
+    """Record what became of decisions whose time has come: the features before, and now."""
+    for due in [due for due in pool.outcomes if due.due_s <= now_s]:
+        pool.outcomes.remove(due)
+        compared = {f"{name}_before": value for name, value in due.features.items()}
+        compared |= {name: pool.features[name] for name in due.features if name in pool.features}
+        summary = f"{OUTCOME_AFTER_S:.0f} s after: {due.summary}"
+        recorder.note(RecordKind.OUTCOME, due.decision, summary, features=compared)
+
+
+def _tick_record(partition: PartitionState, pool: PoolState, revision: int, *, alarm: bool) -> TickRecord:
+    return TickRecord(
+        pool=PoolId(pool.pool),
+        version=partition.version(revision),
+        time_s=partition.time_s,
+        wall_s=partition.wall_s,
+        inputs_digest=partition.digest,
+        mode=pool.mode.value,
+        regime=pool.regime.name,
+        confidence=pool.regime.confidence,
+        alarm=alarm,
+        features=pool.features,
+        counts=dict(pool.counts),
+    )

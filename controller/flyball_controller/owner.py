@@ -1,0 +1,185 @@
+"""The owner of partitions: claims, reads inputs, steps, publishes what was decided.
+
+It has no clock of its own: whoever drives it says when to tick and what time it is, a
+loop in life and a simulator in virtual time. It cannot reach an engine: that is `pusher`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flyball_core.errors import OffsetGone
+from flyball_core.ids import OwnerId, PoolId
+from flyball_core.inputs import Claim, Fingerprint, Input, Tick
+from flyball_core.outputs import (
+    CheckpointDue,
+    DecisionRecord,
+    Directive,
+    Heartbeat,
+    Output,
+    RoutingTable,
+    Snapshot,
+    TickRecord,
+    Tombstone,
+)
+from flyball_log.interface import Entry, Log, Topic
+from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
+from flyball_controller.machine import PartitionState, Seams, step
+from flyball_controller.machine.orders import standing_intent
+from flyball_proto.codec import decode_input, directive_key, encode_audit, encode_directive, encode_input
+
+READ_AT_ONCE = 500
+
+INTENT_EVERY_S = 6 * 3600.0
+"""How often the standing orders are repeated: a quarter of a retention of a day."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """One partition in this owner's hands."""
+
+    state: PartitionState
+    seams: Seams
+    next_offset: int
+    epoch: int
+    lost: bool = False
+    """A later claim was read: nothing is done for this partition any more."""
+    refused: tuple[str, ...] = ()
+    old_checkpoints: tuple[bytes, ...] = ()
+    checkpoints: int = 0
+    intent_s: float = 0.0
+    snapshots: list[Snapshot] = field(default_factory=list)
+    """What policies outside `step` were asked and nobody took yet."""
+
+
+def publication(output: Output) -> tuple[Topic, Entry] | None:
+    """Where an output goes and as what; None for what stays in the process."""
+    if isinstance(output, (DecisionRecord, TickRecord)):
+        return Topic.DECISIONS, Entry(output.pool.encode(), encode_audit(output))
+    if isinstance(output, (Directive, RoutingTable, Heartbeat)):
+        return Topic.DIRECTIVES, Entry(directive_key(output).encode(), encode_directive(output))
+    if isinstance(output, Tombstone):
+        return Topic.DIRECTIVES, Entry(output.key.encode(), None)
+    return None
+
+
+class Owner:
+    """Owns partitions of one log. One task drives it; it is not safe for two at once."""
+
+    def __init__(self, log: Log, owner: OwnerId, new_seams: Callable[[], Seams], fingerprint: Fingerprint) -> None:
+        self._log = log
+        self._owner = owner
+        self._new_seams = new_seams
+        self._fingerprint = fingerprint
+        self.owned: dict[int, Owned] = {}
+
+    async def take(self, partition: int, wall_s: float) -> Owned:
+        """Restore the partition's state, claim it, and repeat its standing orders."""
+        restored = await find_checkpoint(self._log, partition)
+        owned = Owned(
+            state=restored.state,
+            seams=self._new_seams(),
+            next_offset=restored.revision + 1,
+            epoch=-1,
+            refused=restored.refused,
+            old_checkpoints=restored.keys,
+        )
+        await self._read_past(owned, partition)
+        claim = Claim(owner=self._owner, log_id=self._log.log_id, fingerprint=self._fingerprint, wall_s=wall_s)
+        [owned.epoch] = await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(claim))])
+        self.owned[partition] = owned
+        await self.poll(partition)
+        await self._repeat_orders(owned, partition)
+        return owned
+
+    def drop(self, partition: int) -> None:
+        """Let go of a partition, as a rebalance asks."""
+        self.owned.pop(partition, None)
+
+    async def tick(self, partition: int, interval_s: float, wall_s: float) -> None:
+        """Append the owner's beat and take what it answers, all inputs before it included."""
+        owned = self.owned[partition]
+        if owned.lost:
+            return
+        if owned.state.time_s - owned.intent_s >= INTENT_EVERY_S:
+            await self._repeat_orders(owned, partition)
+        tick = Tick(epoch=owned.epoch, interval_s=interval_s, wall_s=wall_s)
+        await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(tick))])
+        await self.poll(partition)
+
+    async def poll(self, partition: int) -> int:
+        """Step through what is new in the inputs and publish the answers; the number of inputs read."""
+        owned = self.owned[partition]
+        taken = 0
+        while not owned.lost:
+            records = await self._log.read(Topic.INPUTS, partition, owned.next_offset, limit=READ_AT_ONCE)
+            if not records:
+                return taken
+            publications: list[tuple[Topic, Entry]] = []
+            for record in records:
+                owned.next_offset = record.offset + 1
+                publications.extend(self._step(owned, decode_input(record.offset, record.value)))
+                if owned.lost:
+                    break
+            taken += len(records)
+            await self._publish(partition, publications)
+        return taken
+
+    def _step(self, owned: Owned, item: Input) -> list[tuple[Topic, Entry]]:
+        if isinstance(item.body, Claim) and item.offset > owned.epoch and item.body.log_id == self._log.log_id:
+            owned.lost = True
+            return []
+        outputs = step(owned.state, item, owned.seams)
+        publications = []
+        for output in outputs:
+            if owned.state.epoch != owned.epoch:
+                continue  # an earlier owner's answer, read on the way to our claim
+            made = publication(output)
+            if made is not None:
+                publications.append(made)
+            elif isinstance(output, CheckpointDue):
+                publications.extend(self._checkpoint(owned, output.revision))
+            elif isinstance(output, Snapshot):
+                owned.snapshots.append(output)
+        return publications
+
+    def _checkpoint(self, owned: Owned, revision: int) -> list[tuple[Topic, Entry]]:
+        slot = owned.checkpoints % SLOTS
+        owned.checkpoints += 1
+        made = [(Topic.STATE, entry) for entry in checkpoint_entries(owned.state, revision, slot)]
+        if owned.checkpoints == SLOTS:  # two of our own stand: those of earlier epochs may go
+            made.extend((Topic.STATE, Entry(key, None)) for key in owned.old_checkpoints)
+            owned.old_checkpoints = ()
+        return made
+
+    async def _publish(self, partition: int, publications: list[tuple[Topic, Entry]]) -> None:
+        for topic in (Topic.DECISIONS, Topic.DIRECTIVES, Topic.STATE):
+            entries = [entry for where, entry in publications if where is topic]
+            if entries:
+                await self._log.append(topic, partition, entries)
+
+    async def _repeat_orders(self, owned: Owned, partition: int) -> None:
+        owned.intent_s = owned.state.time_s
+        intents = [
+            Entry(PoolId(name).encode(), encode_input(intent))
+            for name in sorted(owned.state.pools)
+            if (intent := standing_intent(owned.state.pools[name])) is not None
+        ]
+        if intents:
+            await self._log.append(Topic.INPUTS, partition, intents)
+
+    async def _read_past(self, owned: Owned, partition: int) -> None:
+        """Bring the restored state up to the end of the log; its answers were published by others."""
+        bounds = await self._log.bounds(Topic.INPUTS, partition)
+        if owned.next_offset < bounds.begin:
+            reason = str(OffsetGone(owned.next_offset, bounds.begin))
+            owned.refused += (f"the state is older than the inputs kept: {reason}",) if owned.next_offset else ()
+            owned.state = PartitionState(log_id=self._log.log_id, partition=partition)
+            owned.seams = self._new_seams()
+            owned.next_offset = bounds.begin
+        while owned.next_offset < bounds.end:
+            records = await self._log.read(Topic.INPUTS, partition, owned.next_offset, limit=READ_AT_ONCE)
+            if not records:
+                return
+            for record in records:
+                step(owned.state, decode_input(record.offset, record.value), owned.seams)
+            owned.next_offset = records[-1].offset + 1

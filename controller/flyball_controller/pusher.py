@@ -1,0 +1,151 @@
+"""The pusher: brings what was decided to the engines and gateways attached here.
+
+It reads the compacted directives topic of every partition, folds it by the greatest
+version, and pushes to whoever is attached, whichever controller owns the pool. It never
+reads telemetry, and it decides nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from flyball_core.errors import Rejected
+from flyball_core.fencing import Fence, Version
+from flyball_core.inputs import Ack, AckStatus, Attach, TargetKind
+from flyball_core.outputs import Directive, Heartbeat, RoutingTable
+from flyball_log.interface import Entry, Log, Topic
+from flyball_proto.codec import decode_directive, encode_input
+
+Message = Directive | RoutingTable | Heartbeat
+
+
+class Link(Protocol):
+    """One attached receiver, as a stream or in the process."""
+
+    async def send(self, message: Message) -> None:
+        """Hand a message over without waiting for its answer, which comes as `Pusher.acked`."""
+        ...
+
+
+@dataclass(slots=True)
+class _Linked:
+    link: Link
+    attach: Attach
+    sent: Version | None
+
+
+_Target = tuple[TargetKind, str, str]
+
+
+class Pusher:
+    """Pushes one log's directives, tables and leases. One task drives it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._next = dict.fromkeys(range(log.partitions), 0)
+        self._wanted: dict[_Target, tuple[str, Directive | RoutingTable]] = {}
+        self._beats: dict[str, Heartbeat] = {}
+        self._links: dict[_Target, _Linked] = {}
+        self._refused: dict[_Target, Version] = {}
+        self.ignored = 0
+        """Records of an older epoch, of another log, or unreadable."""
+
+    async def poll(self) -> int:
+        """Read what is new and push it; the number of messages sent."""
+        changed: set[_Target] = set()
+        beaten: set[str] = set()
+        for partition in self._next:
+            while True:
+                records = await self._log.read(Topic.DIRECTIVES, partition, self._next[partition])
+                if not records:
+                    break
+                self._next[partition] = records[-1].offset + 1
+                for record in records:
+                    self._take(record.key.decode(errors="replace"), record.value, changed, beaten)
+        sent = 0
+        for target in sorted(changed, key=str):
+            sent += await self._push(target)
+        for pool in sorted(beaten):
+            sent += await self._renew(pool)
+        return sent
+
+    async def attached(self, link: Link, attach: Attach) -> None:
+        """A receiver came: put it on record, and tell it what it should hold if that is newer."""
+        target = (attach.kind, str(attach.pool), attach.target)
+        self._links[target] = _Linked(link, attach, attach.held)
+        await self._append(attach)
+        await self._push(target)
+        beat = self._beats.get(attach.pool)
+        if beat is not None:
+            await link.send(beat)
+
+    async def detached(self, link: Link, attach: Attach) -> None:
+        """A receiver left; ignored if another link of the same target has taken its place."""
+        target = (attach.kind, str(attach.pool), attach.target)
+        known = self._links.get(target)
+        if known is None or known.link is not link:
+            return
+        del self._links[target]
+        await self._append(
+            Attach(
+                pool=attach.pool,
+                kind=attach.kind,
+                target=attach.target,
+                incarnation=attach.incarnation,
+                attached=False,
+            )
+        )
+
+    async def acked(self, ack: Ack) -> None:
+        """A receiver answered: put it on record; what it refused is not sent to it again."""
+        if ack.status is AckStatus.NACK:
+            self._refused[ack.kind, str(ack.pool), ack.target] = ack.version
+        await self._append(ack)
+
+    async def _append(self, body: Attach | Ack) -> None:
+        partition = self._log.partition_of(body.pool)
+        await self._log.append(Topic.INPUTS, partition, [Entry(body.pool.encode(), encode_input(body))])
+
+    def _take(self, key: str, value: bytes | None, changed: set[_Target], beaten: set[str]) -> None:
+        if value is None:
+            for target in [target for target, (kept, _) in self._wanted.items() if kept == key]:
+                del self._wanted[target]
+            return
+        try:
+            message = decode_directive(value)
+        except Rejected:
+            self.ignored += 1
+            return
+        if message.version.log_id != self._log.log_id:
+            self.ignored += 1
+        elif isinstance(message, Heartbeat):
+            known = self._beats.get(message.pool)
+            if message.version.against(known.version if known else None) is Fence.NEWER:
+                self._beats[message.pool] = message
+                beaten.add(message.pool)
+        else:
+            engine = isinstance(message, Directive)
+            name = message.engine if isinstance(message, Directive) else message.gateway
+            target = (TargetKind.ENGINE if engine else TargetKind.GATEWAY, str(message.pool), str(name))
+            held = self._wanted.get(target)
+            if message.version.against(held[1].version if held else None) is Fence.NEWER:
+                self._wanted[target] = (key, message)
+                changed.add(target)
+            else:
+                self.ignored += 1
+
+    async def _push(self, target: _Target) -> int:
+        linked, wanted = self._links.get(target), self._wanted.get(target)
+        if linked is None or wanted is None:
+            return 0
+        message = wanted[1]
+        if message.version == self._refused.get(target) or message.version.against(linked.sent) in (Fence.SAME, Fence.STALE):
+            return 0
+        linked.sent = message.version
+        await linked.link.send(message)
+        return 1
+
+    async def _renew(self, pool: str) -> int:
+        links = [self._links[target] for target in sorted(self._links, key=str) if target[1] == pool]
+        for linked in links:
+            await linked.link.send(self._beats[pool])
+        return len(links)
