@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,9 @@ from flyball_core.version import __version__
 
 
 def _cpu_features() -> tuple[str, ...]:
-    simd = np.show_config(mode="dicts")
-    found = simd.get("SIMD Extensions", {}) if isinstance(simd, Mapping) else {}
-    names = [str(name) for kind in ("baseline", "found") for name in found.get(kind, ())]
-    return tuple(sorted(set(names)))
+    config: Any = np.show_config(mode="dicts")  # numpy promises the call, not the type of what it gives
+    found = config.get("SIMD Extensions", {}) if isinstance(config, Mapping) else {}
+    return tuple(sorted({str(name) for kind in ("baseline", "found") for name in found.get(kind, ())}))
 
 
 def own_fingerprint() -> Fingerprint:
