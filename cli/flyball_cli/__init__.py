@@ -1,0 +1,1 @@
+"""The `flyball` command: everything an operator types. Thin: it parses, calls and prints."""

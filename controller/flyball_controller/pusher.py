@@ -95,15 +95,20 @@ class Pusher:
             )
         )
 
-    async def acked(self, ack: Ack) -> None:
-        """A receiver answered: put it on record; what it refused is not sent to it again."""
-        if ack.status is AckStatus.NACK:
-            self._refused[ack.kind, str(ack.pool), ack.target] = ack.version
-        await self._append(ack)
+    async def acked(self, *acks: Ack) -> None:
+        """Receivers answered: put it on record in this order; what one refused is not sent to it again."""
+        for ack in acks:
+            if ack.status is AckStatus.NACK:
+                self._refused[ack.kind, str(ack.pool), ack.target] = ack.version
+        await self._append(*acks)
 
-    async def _append(self, body: Attach | Ack) -> None:
-        partition = self._log.partition_of(body.pool)
-        await self._log.append(Topic.INPUTS, partition, [Entry(body.pool.encode(), encode_input(body))])
+    async def _append(self, *bodies: Attach | Ack) -> None:
+        by_partition: dict[int, list[Entry]] = {}
+        for body in bodies:
+            entry = Entry(body.pool.encode(), encode_input(body))
+            by_partition.setdefault(self._log.partition_of(body.pool), []).append(entry)
+        for partition, entries in sorted(by_partition.items()):
+            await self._log.append(Topic.INPUTS, partition, entries)
 
     def _take(self, key: str, value: bytes | None, changed: set[_Target], beaten: set[str]) -> None:
         if value is None:

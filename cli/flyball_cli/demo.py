@@ -1,0 +1,152 @@
+"""`flyball demo`: two identical fleets serve the same requests, one of them governed."""
+
+import asyncio
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from flyball_cli.demo_report import DemoResult, FleetResult, document, print_tables
+from flyball_cli.live import PlainLines, Screen, Silent, View
+from flyball_core.errors import Rejected
+from flyball_log import Log, open_log
+from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
+from flyball_policies.presets import preset
+from flyball_policies.reading import read_document
+from flyball_twin.life import GOVERNED, Life
+from flyball_twin.scenario import DEMO, Scenario
+from flyball_twin.scoring import score, timeline
+
+PARTITIONS = 1
+"""Two small pools need no more, and one partition makes both fleets one story."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
+@click.option(
+    "--log",
+    "log_where",
+    default="embedded",
+    metavar="embedded|kafka://HOST:PORT[/PREFIX]",
+    help="Where the log goes: the embedded log in the output folder, or a Kafka broker on loopback.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder; default: .flyball/demo-DATE-TIME.")
+@click.option("--policy", type=click.Path(path_type=Path), help="A policy document instead of the demo's own.")
+@click.option("--until", type=float, metavar="SECONDS", help="Play only so much of the scenario (1056 s).")
+def demo(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None, until: float | None) -> int:
+    """Two identical fleets of simulated engines serve the same real traffic; one is governed."""
+    scenario = DEMO if until is None else DEMO.shortened(until)
+    text = _policy_text(policy)
+    folder = _output_folder(out)
+    console = Console(stderr=as_json)
+    result = asyncio.run(_run(scenario, text, folder, log_where, console, as_json=as_json))
+    _keep(result, folder)
+    if as_json:
+        click.echo(json.dumps(document(result), indent=2))
+    else:
+        print_tables(console, result)
+        console.print(f"Picture: {result.picture}\nLog: {result.log}", highlight=False, soft_wrap=True)
+        console.print(f"Try: flyball replay {result.log}", highlight=False, soft_wrap=True)
+        console.print(f"     flyball explain engine-1 --log {result.log}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _policy_text(policy: Path | None) -> str:
+    if policy is None:
+        return preset("demo")
+    try:
+        text = policy.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"cannot read the policy document {policy}: {error}") from error
+    read_document(text, str(policy))
+    return text
+
+
+def _output_folder(out: Path | None) -> Path:
+    folder = out or Path(".flyball") / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Rejected(f"the output folder {folder} is not empty; name another with --out")
+    except OSError as error:
+        raise Rejected(f"cannot write to the output folder {folder}: {error.strerror or error}") from error
+    return folder
+
+
+async def _open_log(where: str, folder: Path) -> Log:
+    """A new log: embedded, or fresh topics on a broker."""
+    if where == "embedded":
+        # A simulation that loses power is run again; it need not wait for the disk.
+        settings = EmbeddedSettings(durability=Durability.OS)
+        return EmbeddedLog.create(folder / "log", partitions=PARTITIONS, settings=settings)
+    if not where.startswith("kafka://"):
+        raise Rejected(f"--log {where}: say embedded, or kafka://HOST:PORT")
+    from flyball_log.kafka import create_topics, settings_for
+
+    if where.count("/") == 2:
+        where = f"{where}/demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{time.monotonic_ns() % 100_000:05d}"
+    await create_topics(settings_for(where), partitions=PARTITIONS, replication=1, dev=True)
+    return await open_log(where)
+
+
+def _view(console: Console, *, as_json: bool) -> View:
+    if as_json:
+        return Silent()
+    return Screen(console) if console.is_terminal and sys.stdout.isatty() else PlainLines(console)
+
+
+async def _run(
+    scenario: Scenario, text: str, folder: Path, log_where: str, console: Console, *, as_json: bool
+) -> DemoResult:
+    began = time.monotonic()
+    log = await _open_log(log_where, folder)
+    if not as_json:
+        console.print(f"Playing {scenario.end_s:.0f} s of traffic on two fleets; the log: {log.where}", highlight=False, soft_wrap=True)
+    view = _view(console, as_json=as_json)
+    try:
+        life = Life(log, scenario, text, folder)
+        await life.start()
+        while life.clock.now_s < scenario.end_s:
+            scene, news = await life.beat()
+            view.show(scene, news)
+            await asyncio.sleep(0)  # let an interrupt through between two beats
+        frames = await life.finish()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        view.close()
+        console.print(f"\nStopped. The log up to here: {log.where}", highlight=False, soft_wrap=True)
+        raise
+    finally:
+        view.close()
+        await log.close()
+    results = {}
+    for pool, fleet in life.fleets.items():
+        results[str(pool)] = FleetResult(
+            score=score(life.requests, fleet.outcomes, scenario.slos, to_s=scenario.duration_s),
+            phases={
+                phase.name: score(life.requests, fleet.outcomes, scenario.slos, from_s=phase.from_s, to_s=phase.to_s)
+                for phase in scenario.phases
+            },
+            timeline=timeline(life.requests, fleet.outcomes, scenario.slos, to_s=scenario.duration_s),
+        )
+    return DemoResult(
+        scenario=scenario,
+        fleets=results,
+        observed=life.observed,
+        governed=str(GOVERNED),
+        frames=frames,
+        log=log.where,
+        picture=str(folder / "timeline.png"),
+        wall_s=time.monotonic() - began,
+    )
+
+
+def _keep(result: DemoResult, folder: Path) -> None:
+    """Write picture and document beside the log."""
+    from flyball_cli.picture import draw
+
+    draw(result, folder / "timeline.png")
+    (folder / "result.json").write_text(json.dumps(document(result), indent=2) + "\n", encoding="utf-8")

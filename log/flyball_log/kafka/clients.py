@@ -1,0 +1,116 @@
+"""Kafka clients made from the settings, and what their errors mean to Flyball.
+
+The only module that reads certificates and passwords.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from ssl import SSLContext, SSLError
+from typing import TypedDict
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    ConsumerStoppedError,
+    CorruptRecordException,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.helpers import create_ssl_context
+
+from flyball_core.errors import Fatal, LogUnavailable
+from flyball_log.kafka.settings import KafkaSettings
+
+REQUEST_MS = 5000
+"""Longest wait for the answer to one request."""
+FETCH_BYTES = 4 * 1024 * 1024
+"""Most bytes that a consumer fetches at once."""
+
+FORBIDDEN = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+"""What waiting cannot heal: the broker knows who asks and says no."""
+
+
+class Connection(TypedDict):
+    """What every client is told about how to connect."""
+
+    bootstrap_servers: list[str]
+    security_protocol: str
+    ssl_context: SSLContext | None
+    sasl_mechanism: str
+    sasl_plain_username: str | None
+    sasl_plain_password: str | None
+    request_timeout_ms: int
+
+
+def connection(settings: KafkaSettings) -> Connection:
+    """How to connect; reads certificates and password anew. Raises `Fatal` if a file cannot be used."""
+    context, password = None, None
+    try:
+        if settings.tls:
+            context = create_ssl_context(
+                cafile=settings.ca_file, certfile=settings.cert_file, keyfile=settings.key_file
+            )
+        if settings.sasl and settings.password_file:
+            password = Path(settings.password_file).read_text(encoding="utf-8").split("\n", 1)[0]
+    except (OSError, SSLError, UnicodeError) as error:
+        raise Fatal(f"Kafka credentials cannot be read: {error}") from error
+    return Connection(
+        bootstrap_servers=list(settings.bootstrap),
+        security_protocol=settings.security_protocol,
+        ssl_context=context,
+        sasl_mechanism=settings.sasl_mechanism if settings.sasl else "PLAIN",
+        sasl_plain_username=settings.username,
+        sasl_plain_password=password,
+        request_timeout_ms=REQUEST_MS,
+    )
+
+
+def make_consumer(settings: KafkaSettings) -> AIOKafkaConsumer:
+    """A consumer without a group, which never chooses an offset by itself."""
+    return AIOKafkaConsumer(
+        **connection(settings),
+        client_id="flyball-reader",
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_bytes=FETCH_BYTES,
+        max_partition_fetch_bytes=FETCH_BYTES,
+    )
+
+
+def make_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
+    """A client for topics and their settings."""
+    return AIOKafkaAdminClient(**connection(settings), client_id="flyball-admin")
+
+
+@contextmanager
+def translated(settings: KafkaSettings, doing: str) -> Iterator[None]:
+    """Turn the client's errors into Flyball's: `Fatal` if forbidden, else `LogUnavailable`.
+
+    What is said about a record or an offset passes: its reader knows what it means.
+    """
+    try:
+        yield
+    except (CorruptRecordException, OffsetOutOfRangeError):
+        raise
+    except FORBIDDEN as error:
+        raise Fatal(f"{settings.where}: not allowed to {doing}: {error}") from error
+    except TimeoutError as error:
+        raise LogUnavailable(f"{settings.where}: no answer in time, to {doing}") from error
+    except (KafkaError, ConsumerStoppedError, OSError) as error:
+        raise LogUnavailable(f"{settings.where}: cannot {doing}: {error}") from error

@@ -1,0 +1,108 @@
+"""A controller's place in Kafka's group: asked only which partitions it should own.
+
+Its consumer reads nothing: all its partitions are paused, and offsets are never committed. The
+client offers no sign when a session is lost while the broker is away; that is harmless, for an owner
+can do nothing without the log, and a later claim ends it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from contextlib import suppress
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+from flyball_core.errors import Fatal
+from flyball_log.interface import Topic
+from flyball_log.kafka.clients import connection
+from flyball_log.kafka.settings import KafkaSettings
+
+SESSION_S = 10.0
+"""A member that is silent for so long loses its partitions."""
+_POLL_S = 1.0
+_BACKOFF_S = (0.5, 10.0)
+_STOP_S = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Hears what is assigned. Does nothing that can fail: the client swallows exceptions here."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self.assigned: frozenset[int] = frozenset()
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self.assigned = frozenset()
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._consumer.pause(*assigned)
+        self.assigned = frozenset(each.partition for each in assigned)
+
+
+class GroupMembership:
+    """A place in the group of controllers; made anew by itself when it is lost."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._listener: _Listener | None = None
+        self._task = asyncio.create_task(self._run())
+
+    def assigned(self) -> frozenset[int]:
+        """The partitions this member should own now; empty while there is none or a rebalance runs."""
+        return self._listener.assigned if self._listener is not None else frozenset()
+
+    async def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        pause_s, longest_s = _BACKOFF_S
+        while True:
+            try:
+                await self._be_member()
+            except (KafkaError, ConsumerStoppedError, OSError, TimeoutError, Fatal) as error:
+                _logger.warning("%s: place in the group lost: %r", self._settings.where, error)
+            if self._listener is not None and self._listener.assigned:
+                pause_s = _BACKOFF_S[0]
+            self._listener = None
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
+
+    async def _be_member(self) -> None:
+        """Join and stay until the client fails for good."""
+        consumer = self._make_consumer()
+        try:
+            await asyncio.wait_for(consumer.start(), self._settings.connect_timeout_s)
+            self._listener = _Listener(consumer)
+            consumer.subscribe([self._settings.topic(Topic.INPUTS)], listener=self._listener)
+            while True:
+                # Returns nothing, but an error of the coordination is told only to who asks.
+                try:
+                    await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+        finally:
+            self._listener = None
+            with suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), _STOP_S)
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        # The assignor remembers in its class what this member had, so each member has its own class.
+        remembers = {"member_assignment": None, "generation": StickyPartitionAssignor.DEFAULT_GENERATION_ID}
+        assignor = type("Sticky", (StickyPartitionAssignor,), remembers)
+        return AIOKafkaConsumer(
+            **connection(self._settings),
+            client_id="flyball-controller",
+            group_id=self._settings.group,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            partition_assignment_strategy=(assignor,),
+            session_timeout_ms=int(SESSION_S * 1000),
+        )

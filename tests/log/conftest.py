@@ -1,0 +1,18 @@
+"""The homes of the log and the broker, as fixtures."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from kafka_broker import kafka_broker as kafka_broker
+from kafka_broker import own_broker as own_broker
+from log_homes import EmbeddedHome, Home, KafkaHome
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Home]:
+    """Each home in turn."""
+    made: Home
+    made = EmbeddedHome(tmp_path) if request.param == "embedded" else KafkaHome(request.getfixturevalue("kafka_broker"))
+    yield made
+    await made.close()

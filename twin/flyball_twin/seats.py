@@ -1,0 +1,124 @@
+"""Where a simulated engine or gateway meets its receiver: links within the process.
+
+The receivers are those of life, on the same disk format; only the stream between pusher
+and receiver is missing. A seat attaches when its engine runs, detaches when it goes down,
+and takes a new receiver for each incarnation, as a receiver in an engine's own process
+would be new.
+"""
+
+from pathlib import Path
+
+from flyball_agents.easing import ReceiverLimits
+from flyball_agents.engine_adapter import SettingsSurface, offer_directive
+from flyball_agents.gateway_adapter import LanePlace, TableDefaults, TableSurface, offer_table
+from flyball_agents.offers import Target
+from flyball_agents.receiver import Receiver
+from flyball_agents.receiver_store import ReceiverStore
+from flyball_controller.pusher import Message, Pusher
+from flyball_core.ids import EngineId, Incarnation, PoolId
+from flyball_core.inputs import Ack, Attach, TargetKind
+from flyball_core.outputs import Directive, Heartbeat, RoutingTable
+from flyball_twin.doors import EngineDoor, GatewayDoor
+from flyball_twin.fleet import Fleet
+
+
+class VirtualClock:
+    """The time of a run: monotonic seconds from 0, and a wall time that runs along."""
+
+    def __init__(self, wall_at_start_s: float) -> None:
+        self.now_s = 0.0
+        self._wall_at_start_s = wall_at_start_s
+
+    @property
+    def wall_s(self) -> float:
+        """Unix seconds."""
+        return self._wall_at_start_s + self.now_s
+
+
+class Seat:
+    """One receiver's end of a link. `acks` holds its answers until somebody fetches them."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.receiver: Receiver | None = None
+        self.acks: list[Ack] = []
+
+    async def send(self, message: Message) -> None:
+        """Take a message as a stream would deliver it; a seat without a receiver loses it."""
+        if self.receiver is None:
+            return
+        now_s, wall_s = self._clock.now_s, self._clock.wall_s
+        if isinstance(message, Heartbeat):
+            self.receiver.renew(message, now_s=now_s, wall_s=wall_s)
+        elif isinstance(message, Directive):
+            self.acks.append(offer_directive(self.receiver, message, now_s=now_s, wall_s=wall_s))
+        elif isinstance(message, RoutingTable):
+            self.acks.append(offer_table(self.receiver, message, now_s=now_s, wall_s=wall_s))
+
+    def fetch(self) -> list[Ack]:
+        """The answers since the last call."""
+        answers, self.acks = self.acks, []
+        return answers
+
+
+class EngineSeat(Seat):
+    """The seat of one engine."""
+
+    def __init__(self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: VirtualClock, seed: int) -> None:
+        super().__init__(clock)
+        self._door = EngineDoor(fleet, engine)
+        self._pool, self._engine, self._seed = pool, engine, seed
+        self._store = ReceiverStore(folder / engine)
+        self._attached: Attach | None = None
+
+    async def follow(self, pusher: Pusher) -> None:
+        """Attach, detach or ease, as the engine's state asks for; once per beat."""
+        gone = not self._door.ready or (self._attached and self._attached.incarnation != self._door.incarnation)
+        if self._attached is not None and gone:
+            await pusher.detached(self, self._attached)
+            self._attached = self.receiver = None
+        if not self._door.ready:
+            return
+        if self.receiver is None:
+            self.receiver = self._new_receiver()
+            self._attached = self.receiver.attach()
+            await pusher.attached(self, self._attached)
+        self.receiver.poll(now_s=self._clock.now_s, wall_s=self._clock.wall_s)
+
+    def _new_receiver(self) -> Receiver:
+        return Receiver(
+            Target(pool=self._pool, kind=TargetKind.ENGINE, name=self._engine, incarnation=self._door.incarnation),
+            SettingsSurface(self._door),
+            self._store,
+            ReceiverLimits(),
+            seed=self._seed,
+            now_s=self._clock.now_s,
+            wall_s=self._clock.wall_s,
+        )
+
+
+class GatewaySeat(Seat):
+    """The seat of a fleet's gateway; it never goes down."""
+
+    def __init__(self, fleet: Fleet, pool: PoolId, name: str, folder: Path, clock: VirtualClock, seed: int) -> None:
+        super().__init__(clock)
+        door = GatewayDoor(fleet)
+        rules = [fleet.gateway.rule(lane) for lane in fleet.gateway.lanes]
+        defaults = TableDefaults(lanes={rule.lane: LanePlace(rule.priority, rule.max_wait_s) for rule in rules})
+        self.receiver: Receiver = Receiver(
+            Target(pool=pool, kind=TargetKind.GATEWAY, name=name, incarnation=Incarnation(f"{name}-1")),
+            TableSurface(door, defaults),
+            ReceiverStore(folder / name),
+            ReceiverLimits(),
+            seed=seed,
+            now_s=clock.now_s,
+            wall_s=clock.wall_s,
+        )
+        self._attached = False
+
+    async def follow(self, pusher: Pusher) -> None:
+        """Attach at the first beat; ease if the lease has run out."""
+        if not self._attached:
+            self._attached = True
+            await pusher.attached(self, self.receiver.attach())
+        self.receiver.poll(now_s=self._clock.now_s, wall_s=self._clock.wall_s)

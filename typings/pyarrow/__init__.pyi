@@ -1,0 +1,9 @@
+"""What scripts/cut_traces.py uses of pyarrow, which ships no types."""
+
+class ChunkedArray:
+    def to_pylist(self) -> list[float | int | None]: ...
+
+class Table:
+    @property
+    def column_names(self) -> list[str]: ...
+    def __getitem__(self, name: str) -> ChunkedArray: ...
