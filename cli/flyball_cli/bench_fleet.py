@@ -24,7 +24,7 @@ POLICY = """\
 version: 1
 mode: control
 lanes:
-  realtime: {priority: 0, ttft: 2s, tpot: 40ms, longest_wait: 20s}
+  realtime: {priority: 0, ttft: 2s, tpot: 30ms, longest_wait: 20s}
   bulk: {priority: 10, end_to_end: 2min, longest_wait: 60s}
 knobs:
   max_active_requests: {min: 4, max: 256}

@@ -117,17 +117,19 @@ class Owner:
             publications: list[tuple[Topic, Entry]] = []
             for record in records:
                 owned.next_offset = record.offset + 1
-                publications.extend(self._step(owned, decode_input(record.offset, record.value)))
-                if owned.lost:
+                made = self._step(owned, decode_input(record.offset, record.value))
+                if made is None:
+                    owned.lost = True
                     break
+                publications.extend(made)
             taken += len(records)
             await self._publish(partition, publications)
         return taken
 
-    def _step(self, owned: Owned, item: Input) -> list[tuple[Topic, Entry]]:
+    def _step(self, owned: Owned, item: Input) -> list[tuple[Topic, Entry]] | None:
+        """What one input has this owner publish; None if it is another's later claim."""
         if isinstance(item.body, Claim) and item.offset > owned.epoch and item.body.log_id == self._log.log_id:
-            owned.lost = True
-            return []
+            return None
         outputs = step(owned.state, item, owned.seams)
         publications = []
         for output in outputs:

@@ -9,7 +9,7 @@ their fields a millisecond; the numeric fields of each form its tail, in the ord
 from enum import IntEnum
 from typing import NamedTuple
 
-from flyball_core.ids import AgentId, BootId, EngineId, Incarnation, PoolId
+from flyball_core.ids import AgentId, BootId, EngineId, GatewayId, Incarnation, PoolId
 
 
 class BandwidthSource(IntEnum):
@@ -93,6 +93,25 @@ ENGINE_NUMBERS = EngineSample._fields[5:]
 """Names of an engine sample's numeric tail."""
 
 
+class GatewaySample(NamedTuple):
+    """One gateway's work for one pool and lane at one sampling tick."""
+
+    gateway: GatewayId
+    incarnation: Incarnation
+    lane: str
+    """Empty where the gateway does not tell lanes apart."""
+    requests_queued: float | None = None
+    requests_in_flight: float | None = None
+    requests_total: float | None = None
+    """Requests that arrived since the gateway's start."""
+    queue_s_sum: float | None = None
+    queue_count: float | None = None
+
+
+GATEWAY_NUMBERS = GatewaySample._fields[3:]
+"""Names of a gateway sample's numeric tail."""
+
+
 class Frame(NamedTuple):
     """What one agent saw of one pool at one sampling tick.
 
@@ -112,3 +131,4 @@ class Frame(NamedTuple):
     """True for a frame sent from the spool after newer ones: filed, never decided on."""
     gpus: tuple[GpuSample, ...]
     engines: tuple[EngineSample, ...]
+    gateways: tuple[GatewaySample, ...] = ()

@@ -48,16 +48,20 @@ class KnobRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapsRule:
-    """How the AIMD policy moves the batch cap."""
+    """How the AIMD policy moves token budget and batch cap."""
 
     tpot_target: float = 0.9
     """Share of the tightest lane's TPOT objective to stay under."""
+    ttft_target: float = 0.5
+    """Share of the tightest lane's TTFT objective that waiting may take; beyond it nothing is cut for TPOT."""
     kv_headroom: float = 0.10
     """Share of the KV cache to keep free."""
     backoff: float = 0.8
-    """Factor on the batch when an objective is missed."""
+    """Factor on a cap when an objective is missed."""
     step: int = 4
-    """Requests added when the cap binds and there is room."""
+    """Requests added to a batch cap that binds while there is room."""
+    token_step: int = 256
+    """Tokens added to a token budget while prompts wait and there is room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +82,8 @@ class VariantsRule:
     regimes: Mapping[str, str] = field(default_factory=dict)
     preference: float = 0.5
     """Weight factor of engines whose variant does not suit the regime."""
-    relaunch: bool = False
-    """Whether engines may be drained and relaunched in the variant that suits."""
+    relaunch: tuple[str, ...] = ()
+    """Regimes for which engines may be drained and relaunched in the variant that suits."""
     keep: int = 1
     """Engines that always stay in each other variant."""
     settle_s: float = 60.0
@@ -135,3 +139,8 @@ class PolicyDocument:
     def tpot_objective_s(self) -> float | None:
         """The tightest TPOT objective of any lane."""
         return min((lane.tpot_s for lane in self.lanes if lane.tpot_s is not None), default=None)
+
+    @property
+    def ttft_objective_s(self) -> float | None:
+        """The tightest TTFT objective of any lane."""
+        return min((lane.ttft_s for lane in self.lanes if lane.ttft_s is not None), default=None)

@@ -125,18 +125,15 @@ class DocumentReader:
 
         return parse
 
-    def flag(self, node: yaml.Node) -> bool:
-        """`true` or `false`."""
-        text = self.scalar(node, "true or false")
-        if text not in ("true", "false"):
-            raise self.wrong(node, f"{text!r} is neither true nor false")
-        return text == "true"
+    def list_of(self, node: yaml.Node) -> list[yaml.Node]:
+        """The nodes of a list."""
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.wrong(node, "expected a list of names", "write [a, b]")
+        return list(node.value)
 
     def names(self, node: yaml.Node) -> tuple[str, ...]:
         """A list of names."""
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.wrong(node, "expected a list of names")
-        return tuple(self.scalar(item, "a name") for item in node.value)
+        return tuple(self.scalar(item, "a name") for item in self.list_of(node))
 
 
 def read_document(text: str, file: str = "policy document") -> PolicyDocument:
@@ -201,9 +198,11 @@ def _knobs(reader: DocumentReader, node: yaml.Node) -> dict[str, KnobRule]:
 def _caps(reader: DocumentReader, node: yaml.Node) -> CapsRule:
     fields: dict[str, tuple[str, Parse]] = {
         "tpot_target": ("tpot_target", reader.share),
+        "ttft_target": ("ttft_target", reader.share),
         "kv_headroom": ("kv_headroom", reader.share),
         "backoff": ("backoff", reader.number(0.1, 0.99)),
         "step": ("step", reader.number(1, 64, int)),
+        "token_step": ("token_step", reader.number(1, 65_536, int)),
     }
     return CapsRule(**reader.section(node, "caps", fields))
 
@@ -230,7 +229,7 @@ def _variants(reader: DocumentReader, node: yaml.Node) -> VariantsRule:
     fields: dict[str, tuple[str, Parse]] = {
         "regimes": ("regimes", regimes),
         "preference": ("preference", reader.share),
-        "relaunch": ("relaunch", reader.flag),
+        "relaunch": ("relaunch", lambda n: tuple(reader.choice(REGIMES)(item) for item in reader.list_of(n))),
         "keep": ("keep", reader.number(0, 10_000, int)),
         "settle": ("settle_s", reader.duration),
     }

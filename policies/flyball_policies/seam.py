@@ -50,6 +50,8 @@ class PoolView:
     settings: Mapping[str, Column]
     floors: Mapping[str, Column]
     ceilings: Mapping[str, Column]
+    features: Mapping[str, float]
+    """The pool's features; a name is absent where nothing was measured."""
     document: PolicyDocument
 
 

@@ -26,7 +26,7 @@ class VariantsMap:
         del memory
         rule = view.document.variants
         suited = rule.regimes.get(view.regime)
-        if not rule.relaunch or suited is None or view.regime_age_s < rule.settle_s:
+        if view.regime not in rule.relaunch or suited is None or view.regime_age_s < rule.settle_s:
             return []
         held = Counter(view.variants)
         candidates = [

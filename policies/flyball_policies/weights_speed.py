@@ -2,9 +2,9 @@
 
 An engine that takes longer per token than its peers under the share it has is given a
 smaller share, in small steps, until their TPOT meet or a bound is reached: integral
-control on a ratio, so no model of the engine is needed. An engine whose variant does not
-suit the regime counts only in part (a routing shift between variants). Health is not
-judged here: the guard takes weight from engines that do not serve.
+control on the logarithm of a ratio, so no model of the engine is needed. An engine whose
+variant does not suit the regime counts only in part (a routing shift between variants).
+Health is not judged here: the guard takes weight from engines that do not serve.
 """
 
 import numpy as np
@@ -14,8 +14,14 @@ from flyball_policies.seam import WEIGHT, Column, Memory, PoolView
 
 NAME = "weights-speed"
 
-GAIN = 0.5
-"""Exponent on the TPOT ratio per period: half the error on a logarithmic scale."""
+GAIN = 0.3
+"""Share of the logarithmic error that is corrected per period."""
+
+NOTICED = 1.15
+"""Ratios of TPOT below this, either way, are taken for noise."""
+
+LARGEST_STEP = 1.25
+"""Largest factor of one correction."""
 
 FEWEST_RUNNING = 2.0
 """An engine that runs less than this says nothing about its speed."""
@@ -39,8 +45,8 @@ class WeightsSpeed:
         for engine in [name for name in speeds if name not in view.engines]:
             del speeds[engine]
         speed = np.array([speeds.get(engine, 1.0) for engine in view.engines])
-        tpot = np.where(view.columns["running"] >= FEWEST_RUNNING, view.columns["tpot_s"], np.nan)
-        tpot = np.where(view.usable & (tpot > 0), tpot, np.nan)
+        enough = view.usable & (view.columns["running"] >= FEWEST_RUNNING) & (view.columns["tpot_s"] > 0)
+        tpot = np.where(enough, view.columns["tpot_s"], np.nan)
         self._learn(speed, tpot, rule.minimum / rule.nominal)
         speeds.update(zip(view.engines, speed.tolist(), strict=True))
         fit = self._fit(view)
@@ -59,10 +65,13 @@ class WeightsSpeed:
 
     @staticmethod
     def _learn(speed: Column, tpot: Column, floor: float) -> None:
+        """Correct the speeds in place by what each engine's TPOT is to the median of all."""
         seen = np.isfinite(tpot)
         if seen.sum() >= 2:
             ratio = float(np.median(tpot[seen])) / tpot[seen]
-            speed[seen] = np.clip(speed[seen] * np.clip(ratio**GAIN, 0.8, 1.25), floor, 1.0)
+            ratio = np.where(np.abs(np.log(ratio)) < np.log(NOTICED), 1.0, ratio)
+            step = np.clip(ratio**GAIN, 1.0 / LARGEST_STEP, LARGEST_STEP)
+            speed[seen] = np.clip(speed[seen] * step, floor, 1.0)
         idle = ~seen
         speed[idle] = np.minimum(speed[idle] * RECOVERY, 1.0)
 

@@ -33,6 +33,7 @@ _DATACLASSES: dict[str, type] = {
         state.OutcomeDue,
         state.PartitionState,
         state.PoolState,
+        state.QueueState,
         state.RegimeState,
         state.Relaunch,
         fencing.Version,
@@ -47,7 +48,7 @@ _DATACLASSES: dict[str, type] = {
         outputs.Verdict,
     )
 }
-_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample)}
+_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample, frames.GatewaySample)}
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind
     for kind in (

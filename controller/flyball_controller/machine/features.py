@@ -29,6 +29,9 @@ POOL_SMOOTHING = 0.15
 SMOOTHED = ("tpot_s", "ttft_s", "gen_tokens_per_s", "prompt_tokens_per_s", "context_tokens")
 """The columns that are smoothed over ticks; the others are as last measured."""
 
+DEGRADED_TICKS = 20
+"""How long an engine must be slower than its peers to count as degraded."""
+
 _MISSING = (None,) * CORE
 
 
@@ -75,7 +78,7 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
         "prompt_tokens_per_s": rates[:, 0],
         "gen_tokens_per_s": rates[:, 1],
         "finished_per_s": rates[:, 2],
-        "preemptions_per_s": np.nan_to_num(rates[:, 3]),
+        "preemptions_per_s": rates[:, 3],
         "ttft_s": means[:, 0],
         "tpot_s": means[:, 1],
         "queue_s": means[:, 2],
@@ -102,7 +105,39 @@ def _smooth(engines: tuple[EngineState, ...], columns: dict[str, Column], runnin
         columns[name] = smooth[:, i]
 
 
-def pool_features(measured: Measured, earlier: dict[str, float]) -> dict[str, float]:
+def queue_features(pool: PoolState, stale_ticks: int) -> dict[str, float]:
+    """What gateways measured of this pool, over all lanes; empty where none tells.
+
+    queued (requests), arrivals_per_s, queue_s (mean wait of those that left the queue in
+    the interval).
+    """
+    fresh = [queue for _, queue in sorted(pool.queues.items()) if pool.tick - queue.row_tick <= stale_ticks]
+    queued = [number for queue in fresh if (number := queue.row[0]) is not None]
+    found = {"queued": float(sum(queued))} if queued else {}
+    arrived = waited = left = 0.0
+    told = False
+    for queue in fresh:
+        before, elapsed = queue.earlier_row, queue.row_monotonic_s - queue.earlier_monotonic_s
+        if before is None or queue.row_tick != pool.tick or elapsed <= 0:
+            continue
+        total, wait, count = (_grown(before[i], queue.row[i]) for i in (2, 3, 4))
+        if total is not None:
+            arrived, told = arrived + total / elapsed, True
+        if wait is not None and count is not None:
+            waited, left = waited + wait, left + count
+    if told:
+        found["arrivals_per_s"] = arrived
+    if left > 0:
+        found["queue_s"] = waited / left
+    return found
+
+
+def _grown(before: float | None, now: float | None) -> float | None:
+    """By how much a counter grew; None where missing or reset."""
+    return None if before is None or now is None or now < before else now - before
+
+
+def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[str, float]) -> dict[str, float]:
     """The pool's features at this tick: plain floats, a name absent where nothing was measured.
 
     Rates and the mix (`prompt_tokens`, `prefill_share`, `context_tokens`) are smoothed over
@@ -126,8 +161,11 @@ def pool_features(measured: Measured, earlier: dict[str, float]) -> dict[str, fl
         found["ttft_s"] = float(np.median(ttft))
     if (hbm := seen("hbm_ratio")).size:
         found["hbm_ratio"], found["hbm_worst"] = float(hbm.mean()), float(hbm.max())
-    found["preemptions_per_s"] = float(seen("preemptions_per_s").sum())
+    if (preempted := seen("preemptions_per_s")).size:
+        found["preemptions_per_s"] = float(preempted.sum())
     raw: dict[str, float] = {}
+    for name, number in queues.items():
+        (raw if name == "arrivals_per_s" else found)[name] = number
     for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
         if (values := seen(name)).size:
             raw[name] = float(values.sum())
@@ -152,22 +190,25 @@ def mark_degraded(measured: Measured) -> list[EngineState]:
     """Mark engines that are much slower than their peers at the same mix; returns those newly marked.
 
     An engine counts as degraded when its TPOT has been over 1.5 times its peers' median
-    for 10 ticks, and as mended after 10 ticks under 1.2 times.
+    for 20 ticks while its contexts are no longer than 1.3 times theirs, and as mended after
+    20 ticks under 1.2 times.
     """
     tpot = np.where(measured.usable & (measured.columns["running"] >= 2), measured.columns["tpot_s"], np.nan)
-    seen = np.isfinite(tpot)
+    context = measured.columns["context_tokens"]
+    seen = np.isfinite(tpot) & np.isfinite(context)
     if seen.sum() < 3:
         return []
     median = float(np.median(tpot[seen]))
+    tpot = np.where(context <= 1.3 * float(np.median(context[seen])), tpot, np.nan)
     newly = []
     for state, value in zip(measured.engines, tpot.tolist(), strict=True):
         if not value > 0:
             continue
         if value > 1.5 * median:
-            state.slow_ticks = min(state.slow_ticks + 1, 10)
+            state.slow_ticks = min(state.slow_ticks + 1, DEGRADED_TICKS)
         elif value < 1.2 * median:
             state.slow_ticks = max(state.slow_ticks - 1, 0)
-        if state.slow_ticks >= 10 and not state.degraded:
+        if state.slow_ticks >= DEGRADED_TICKS and not state.degraded:
             state.degraded = True
             newly.append(state)
         elif state.slow_ticks == 0:

@@ -10,21 +10,31 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import cast
 
-from flyball_core.frames import EngineSample, Frame, GpuSample
-from flyball_controller.machine.state import AgentState, BootState, EngineState, PoolState, Row
+from flyball_core.frames import EngineSample, Frame, GatewaySample, GpuSample
+from flyball_controller.machine.state import (
+    UNKNOWN_SKEW_S,
+    AgentState,
+    BootState,
+    EngineState,
+    PoolState,
+    QueueState,
+    Row,
+)
 
 LATENESS_S = 2.0
 """How long a frame waits for those before it. At a tick of 1 s, a frame may be one tick late."""
 
-AHEAD_S = 10.0
-"""A frame due later than this has a clock that jumped: its agent is anchored anew."""
+SKEW_TICKS = 60
+"""How often the skews of agents' clocks are renewed; an older skew than twice this is not used."""
 
 ABSURD = 1e18
 """No counter or gauge of ours reaches this; above it is damage, not load."""
 
 MAX_BOOTS = 8
+MAX_ENDED_BOOTS = 256
 MAX_AGENTS = 10_000
 MAX_ENGINES = 4_096
+MAX_QUEUES = 1_024
 MAX_PENDING = 256
 
 CORE = 14
@@ -34,6 +44,7 @@ _ENGINE_TAIL = 5
 _GPU_TAIL = 4
 _engine_numbers: Callable[[EngineSample], Row] = itemgetter(slice(_ENGINE_TAIL, None))
 _engine_core: Callable[[EngineSample], Row] = itemgetter(slice(_ENGINE_TAIL, _ENGINE_TAIL + CORE))
+_gateway_numbers: Callable[[GatewaySample], Row] = itemgetter(slice(3, None))
 _gpu_numbers: Callable[[GpuSample], Row] = itemgetter(slice(_GPU_TAIL, None))
 _gpu_ratios: Callable[[GpuSample], Row] = itemgetter(slice(_GPU_TAIL, _GPU_TAIL + 3))
 _KV_USED = EngineSample._fields.index("kv_used_ratio")
@@ -53,7 +64,13 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
             pool.count("rejected_agent")
             return
         agent = pool.agents[frame.agent] = AgentState(boot="")
-    boot = agent.boots.get(frame.boot) or _new_boot(agent, frame, now_s)
+    boot = agent.boots.get(frame.boot)
+    if boot is None:
+        if frame.boot in agent.ended:
+            pool.count("rejected")
+            pool.count("rejected_boot")
+            return
+        boot = _new_boot(pool, agent, frame)
     if not boot.seen.add(frame.seq):
         pool.count("duplicate")
         return
@@ -70,14 +87,22 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
         pool.count("late")
         del boot.pending[min(boot.pending)]
     boot.pending[frame.seq] = kept
+    # No frame comes before it was sampled: the quickest tells how the two clocks stand.
+    boot.skew_s = min(boot.skew_s, now_s - frame.monotonic_s)
 
 
-def _new_boot(agent: AgentState, frame: Frame, now_s: float) -> BootState:
-    boot = agent.boots[frame.boot] = BootState(anchor_s=now_s, anchor_monotonic_s=frame.monotonic_s)
+def _new_boot(pool: PoolState, agent: AgentState, frame: Frame) -> BootState:
+    boot = agent.boots[frame.boot] = BootState()
     if not frame.backlog or not agent.boot:
+        before = agent.boots.get(agent.boot)
+        if before is not None and before.pending:
+            pool.count("late", len(before.pending))
+            before.pending.clear()
         agent.boot = frame.boot
     while len(agent.boots) > MAX_BOOTS:
-        del agent.boots[next(name for name in agent.boots if name != agent.boot)]
+        oldest = next(name for name in agent.boots if name != agent.boot)
+        del agent.boots[oldest]
+        agent.ended = [*agent.ended[1 - MAX_ENDED_BOOTS :], oldest]
     return boot
 
 
@@ -108,6 +133,10 @@ def _gpu_fault(sample: GpuSample) -> str:
     return fault
 
 
+def _gateway_fault(sample: GatewaySample) -> str:
+    return _fault(_gateway_numbers(sample)) or ("" if sample.gateway and sample.incarnation else "unnamed")
+
+
 def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
     """The frame without the samples that cannot be true; None if none is left of some."""
     bad = 0
@@ -121,65 +150,95 @@ def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
         if fault:
             bad += 1
             pool.count(f"samples_rejected_{fault}")
+    for gateway in frame.gateways:
+        fault = _gateway_fault(gateway)
+        if fault:
+            bad += 1
+            pool.count(f"samples_rejected_{fault}")
     if not bad:
         return frame
     pool.count("samples_rejected", bad)
-    if bad == len(frame.engines) + len(frame.gpus):
+    if bad == len(frame.engines) + len(frame.gpus) + len(frame.gateways):
         return None
-    engines = tuple(engine for engine in frame.engines if not _engine_fault(engine))
-    return frame._replace(engines=engines, gpus=tuple(gpu for gpu in frame.gpus if not _gpu_fault(gpu)))
+    return frame._replace(
+        engines=tuple(engine for engine in frame.engines if not _engine_fault(engine)),
+        gpus=tuple(gpu for gpu in frame.gpus if not _gpu_fault(gpu)),
+        gateways=tuple(gateway for gateway in frame.gateways if not _gateway_fault(gateway)),
+    )
 
 
 def release_frames(pool: PoolState, now_s: float) -> None:
     """Read the frames whose lateness window is over, by agent and sequence number."""
+    renew = pool.tick % SKEW_TICKS == 0
     for name in sorted(pool.agents):
         agent = pool.agents[name]
         boot = agent.boots.get(agent.boot)
-        if boot is None or not boot.pending:
+        if boot is None:
             continue
+        if renew:
+            boot.skew_before_s, boot.skew_s = boot.skew_s, UNKNOWN_SKEW_S
+        skew_s = min(boot.skew_s, boot.skew_before_s)
         for seq in sorted(boot.pending):
             frame = boot.pending[seq]
-            due = boot.anchor_s + (frame.monotonic_s - boot.anchor_monotonic_s) + LATENESS_S
-            if due > now_s + 1e-6:
-                if due <= now_s + AHEAD_S:
-                    break
-                _anchor(boot, frame, now_s)
+            if frame.monotonic_s + skew_s + LATENESS_S > now_s + 1e-6:
                 break
-            if due < now_s - LATENESS_S - AHEAD_S:
-                _anchor(boot, frame, now_s)
             del boot.pending[seq]
             boot.cursor = seq
             _read_frame(pool, frame)
 
 
-def _anchor(boot: BootState, frame: Frame, now_s: float) -> None:
-    boot.anchor_s, boot.anchor_monotonic_s = now_s, frame.monotonic_s
-
-
 def _read_frame(pool: PoolState, frame: Frame) -> None:
     sender = f"{frame.agent}/{frame.boot}/"
     bandwidth = {gpu.gpu_index: gpu.hbm_bandwidth_ratio for gpu in frame.gpus}
-    ranks: dict[str, Row] = {}
+    engines: dict[str, list[EngineSample]] = {}
     for sample in frame.engines:
-        state = pool.engines.get(sample.engine)
+        engines.setdefault(sample.engine, []).append(sample)
+    for engine, ranks in engines.items():
+        state = pool.engines.get(engine)
         if state is None:
             if len(pool.engines) >= MAX_ENGINES:
-                pool.count("samples_rejected_too_many_engines")
+                pool.count("samples_rejected_too_many_engines", len(ranks))
                 continue
-            state = pool.engines[sample.engine] = EngineState(engine=sample.engine)
-        row = _engine_core(sample)
-        if sample.engine in ranks:
-            row = _joined(ranks[sample.engine], row)
-        elif state.source != (source := sender + sample.incarnation):
-            state.source, state.earlier_row, state.smooth = source, None, []
-        elif state.row_tick != pool.tick:
-            state.earlier_row, state.earlier_monotonic_s = state.row, state.row_monotonic_s
-        ranks[sample.engine] = row
-        state.row, state.row_monotonic_s, state.row_tick = row, frame.monotonic_s, pool.tick
-        if not state.attached:  # an engine that attached says itself what it runs
-            state.variant = sample.variant
-        seen = [ratio for gpu in sample.gpus if (ratio := bandwidth.get(gpu)) is not None]
+            state = pool.engines[engine] = EngineState(engine=engine)
+        _read_engine(pool, state, ranks, sender, frame.monotonic_s)
+        seen = [ratio for rank in ranks for gpu in rank.gpus if (ratio := bandwidth.get(gpu)) is not None]
         state.hbm_ratio = sum(seen) / len(seen) if seen else None
+    for gateway in frame.gateways:
+        _read_queue(pool, gateway, sender + gateway.incarnation, frame.monotonic_s)
+
+
+def _read_engine(
+    pool: PoolState, state: EngineState, ranks: list[EngineSample], sender: str, monotonic_s: float
+) -> None:
+    first, *others = ranks
+    row, source = _engine_core(first), sender + first.incarnation
+    if others or first.rank:
+        # A sum over other ranks than before is another counter: no rate spans the two.
+        source += f"/{','.join(str(rank.rank) for rank in ranks)}"
+        for other in others:
+            row = _joined(row, _engine_core(other))
+    if state.source != source:
+        state.source, state.earlier_row, state.smooth = source, None, []
+    elif state.row_tick != pool.tick:
+        state.earlier_row, state.earlier_monotonic_s = state.row, state.row_monotonic_s
+    state.row, state.row_monotonic_s, state.row_tick = row, monotonic_s, pool.tick
+    if not state.attached:  # an engine that attached says itself what it runs
+        state.variant = first.variant
+
+
+def _read_queue(pool: PoolState, sample: GatewaySample, source: str, monotonic_s: float) -> None:
+    key = f"{sample.gateway}/{sample.lane}"
+    known = pool.queues.get(key)
+    row = _gateway_numbers(sample)
+    if known is None or known.source != source:
+        if known is None and len(pool.queues) >= MAX_QUEUES:
+            pool.count("samples_rejected_too_many_queues")
+            return
+        pool.queues[key] = QueueState(source=source, row=row, row_monotonic_s=monotonic_s, row_tick=pool.tick)
+        return
+    if known.row_tick != pool.tick:
+        known.earlier_row, known.earlier_monotonic_s = known.row, known.row_monotonic_s
+    known.row, known.row_monotonic_s, known.row_tick = row, monotonic_s, pool.tick
 
 
 def _joined(first: Row, second: Row) -> Row:

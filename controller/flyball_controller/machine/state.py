@@ -24,6 +24,9 @@ WARMING = "warming"
 Row = tuple[float | None, ...]
 """The leading numbers of an engine sample that features read."""
 
+UNKNOWN_SKEW_S = 1e18
+"""Stands for a skew that no frame has shown yet."""
+
 
 @dataclass(slots=True)
 class BootState:
@@ -32,9 +35,10 @@ class BootState:
     seen: SequenceSet = field(default_factory=SequenceSet)
     cursor: int = -1
     """Highest sequence number that features have been computed from."""
-    anchor_s: float = 0.0
-    anchor_monotonic_s: float = 0.0
-    """The machine's time at which a frame of that monotonic time was filed."""
+    skew_s: float = UNKNOWN_SKEW_S
+    """The machine's time less the agent's at the quickest frame since skews were last renewed."""
+    skew_before_s: float = UNKNOWN_SKEW_S
+    """The same of the stretch of ticks before, so that a clock that fell back is believed in time."""
     pending: dict[int, Frame] = field(default_factory=dict)
 
 
@@ -44,6 +48,8 @@ class AgentState:
 
     boot: str
     boots: dict[str, BootState] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    """Boots from before those: known by name only, so that nothing of them is taken for new."""
 
 
 @dataclass(slots=True)
@@ -93,12 +99,25 @@ class EngineState:
     # settings
     wanted: dict[str, Value] = field(default_factory=dict)
     weight: int = 0
+    """Routing weight; 0 until the first tick that knows the engine."""
     changed_s: dict[str, float] = field(default_factory=dict)
     raised_s: dict[str, float] = field(default_factory=dict)
     restarted_s: float = -1e18
     gone_s: float | None = None
     holding: Holding = field(default_factory=Holding)
     published: Directive | None = None
+
+
+@dataclass(slots=True)
+class QueueState:
+    """What one gateway last measured of one lane's work, and the measurement before that."""
+
+    source: str
+    row: Row
+    row_monotonic_s: float
+    row_tick: int
+    earlier_row: Row | None = None
+    earlier_monotonic_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -177,6 +196,8 @@ class PoolState:
     agents: dict[str, AgentState] = field(default_factory=dict)
     engines: dict[str, EngineState] = field(default_factory=dict)
     gateways: dict[str, GatewayState] = field(default_factory=dict)
+    queues: dict[str, QueueState] = field(default_factory=dict)
+    """By gateway and lane."""
     counts: dict[str, int] = field(default_factory=dict)
     # what the tick keeps
     tick: int = 0
@@ -189,6 +210,8 @@ class PoolState:
     slow: dict[str, list[Proposal]] = field(default_factory=dict)
     slow_revision: int = -1
     """Revision of the last snapshot given out; only answers to it count."""
+    slow_due: list[str] = field(default_factory=list)
+    """The policies that have not answered it; each answers once."""
     raises_s: list[float] = field(default_factory=list)
     relaunches: list[Relaunch] = field(default_factory=list)
     canary: Canary | None = None
@@ -226,7 +249,7 @@ class PartitionState:
     """The machine's time: the sum of tick intervals."""
     wall_s: float = 0.0
     digest: int = 0
-    """CRC-32 chained over the inputs since the claim."""
+    """CRC-32 chained over all inputs so far."""
     ticks: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     pools: dict[str, PoolState] = field(default_factory=dict)

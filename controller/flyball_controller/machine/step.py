@@ -4,6 +4,7 @@ Inputs are filed; only a tick of the claim in force decides. Nothing is answered
 that claim's first tick, so a new owner publishes nothing before it has decided itself.
 """
 
+import math
 import zlib
 
 from flyball_core.frames import Frame
@@ -43,9 +44,10 @@ MAX_POOLS = 1_024
 def step(state: PartitionState, item: Input, seams: Seams) -> list[Output]:
     """Take one input; answer what is to be published. Deterministic; never raises on bad input."""
     body = item.body
-    if type(body) is Tick:
-        return _take_tick(state, item.offset, item.checksum, body, seams)
+    # Every record counts, heeded or not: a bit changed anywhere shows at the next tick.
     state.digest = zlib.crc32(item.checksum.to_bytes(4, "little"), state.digest)
+    if type(body) is Tick:
+        return _take_tick(state, item.offset, body, seams)
     if type(body) is Frame:
         pool = state.pools.get(body.pool) or _pool(state, body.pool)
         if pool is not None:
@@ -74,7 +76,6 @@ def _take_claim(state: PartitionState, offset: int, body: Claim) -> None:
         state.count("claims_of_another_log")
         return
     state.epoch, state.owner, state.first_tick_done = offset, body.owner, False
-    state.digest = 0
 
 
 _Standing = Attach | Ack | OverrideSet | OverrideClear | PolicyText | Order | Intent | Grant | SlowProposal
@@ -108,16 +109,15 @@ def _take_order(state: PartitionState, offset: int, body: object) -> None:
         orders.take_slow_proposal(pool, body, recorder)
 
 
-def _take_tick(state: PartitionState, offset: int, checksum: int, body: Tick, seams: Seams) -> list[Output]:
+def _take_tick(state: PartitionState, offset: int, body: Tick, seams: Seams) -> list[Output]:
     if body.epoch != state.epoch or state.epoch < 0:
         state.count("ticks_of_another_epoch")
         return []
-    state.digest = zlib.crc32(checksum.to_bytes(4, "little"), state.digest)
     takeover = not state.first_tick_done
     interval_s = _elapsed(state, body, takeover=takeover)
     state.first_tick_done = True
     state.time_s += interval_s
-    state.wall_s = body.wall_s if body.wall_s == body.wall_s else state.wall_s
+    state.wall_s = body.wall_s if math.isfinite(body.wall_s) else state.wall_s
     state.ticks += 1
     outputs: list[Output] = []
     for name in sorted(state.pools):

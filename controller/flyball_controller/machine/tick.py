@@ -18,7 +18,7 @@ from flyball_core.outputs import (
     Verdict,
 )
 from flyball_controller.machine import relaunch
-from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features
+from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
 from flyball_controller.machine.filing import release_frames
 from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge
 from flyball_controller.machine.orders import document_of, trip
@@ -38,7 +38,7 @@ GONE_AFTER_S = 600.0
 MIX_FEATURE = "context_tokens"
 """The feature whose logarithm the change detector watches: it hardly moves with load."""
 
-_OUTCOME_FEATURES = ("tpot_s", "ttft_s", "kv_used_max", "gen_tokens_per_s", "running", "waiting", "hbm_ratio")
+_OUTCOME_FEATURES = ("tpot_s", "ttft_s", "kv_used_max", "gen_tokens_per_s", "running", "waiting", "queued", "hbm_ratio")
 
 
 def run_tick(
@@ -50,7 +50,7 @@ def run_tick(
     recorder = Recorder(partition, pool, revision)
     release_frames(pool, now_s)
     measured = measure(pool, document.guard.stale_ticks)
-    alarm, shifted = _look(pool, measured, seams, now_s, recorder)
+    alarm, shifted = _look(pool, measured, document.guard.stale_ticks, seams, now_s, recorder)
     fresh = frozenset(e.engine for e, ok in zip(measured.engines, measured.fresh.tolist(), strict=True) if ok)
     rails = Rails(document=document, now_s=now_s, interval_s=interval_s, fresh=fresh)
     _expire(pool, partition.wall_s, recorder)
@@ -84,10 +84,10 @@ def run_tick(
 
 
 def _look(
-    pool: PoolState, measured: Measured, seams: Seams, now_s: float, recorder: Recorder
+    pool: PoolState, measured: Measured, stale_ticks: int, seams: Seams, now_s: float, recorder: Recorder
 ) -> tuple[bool, str]:
     """Features, detector, regime; the regime left behind if it changed, else empty."""
-    pool.features = pool_features(measured, pool.features)
+    pool.features = pool_features(measured, queue_features(pool, stale_ticks), pool.features)
     mix = pool.features.get(MIX_FEATURE)
     alarm = seams.detector(pool).update(pool.detector, None if mix is None else math.log1p(mix))
     if alarm:
@@ -165,6 +165,7 @@ def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s
         settings=settings,
         floors=floors,
         ceilings=ceilings,
+        features=dict(pool.features),
         document=document,
     )
 

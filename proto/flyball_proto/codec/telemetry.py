@@ -10,12 +10,22 @@ from operator import attrgetter
 from google.protobuf.message import Message
 
 from flyball_core.errors import Rejected
-from flyball_core.frames import ENGINE_NUMBERS, GPU_NUMBERS, BandwidthSource, EngineSample, Frame, GpuSample
+from flyball_core.frames import (
+    ENGINE_NUMBERS,
+    GATEWAY_NUMBERS,
+    GPU_NUMBERS,
+    BandwidthSource,
+    EngineSample,
+    Frame,
+    GatewaySample,
+    GpuSample,
+)
 from flyball_core.ids import AgentId, BootId, PoolId
 from flyball_proto.v1 import telemetry_pb2 as pb
 
 _engine_numbers = attrgetter(*ENGINE_NUMBERS)
 _gpu_numbers = attrgetter(*GPU_NUMBERS)
+_gateway_numbers = attrgetter(*GATEWAY_NUMBERS)
 _SOURCES = {int(source): source for source in BandwidthSource}
 
 
@@ -42,6 +52,11 @@ def _read_gpu(message: pb.GpuSample) -> GpuSample:
     return GpuSample._make((message.gpu_index, message.uuid, source, message.throttle_reasons, *numbers))
 
 
+def _read_gateway(message: pb.GatewaySample) -> GatewaySample:
+    numbers = _absent_to_none(message, GATEWAY_NUMBERS, _gateway_numbers(message))
+    return GatewaySample._make((message.gateway, message.incarnation, message.lane, *numbers))
+
+
 def read_frame(message: pb.TelemetryFrame) -> Frame:
     """The frame of a message. Nothing is judged here: that is `step`'s business."""
     return Frame(
@@ -54,6 +69,7 @@ def read_frame(message: pb.TelemetryFrame) -> Frame:
         message.backlog,
         tuple([_read_gpu(gpu) for gpu in message.gpus]),
         tuple([_read_engine(engine) for engine in message.engines]),
+        tuple([_read_gateway(gateway) for gateway in message.gateways]) if message.gateways else (),
     )
 
 
@@ -85,5 +101,8 @@ def fill_frame(message: pb.TelemetryFrame, frame: Frame) -> None:
                 variant=engine.variant,
             )
             _fill_numbers(sample, ENGINE_NUMBERS, engine[5:])
+        for gateway in frame.gateways:
+            row = message.gateways.add(gateway=gateway.gateway, incarnation=gateway.incarnation, lane=gateway.lane)
+            _fill_numbers(row, GATEWAY_NUMBERS, gateway[3:])
     except (TypeError, ValueError) as error:
         raise Rejected(f"frame {frame.agent}/{frame.boot}/{frame.pool}/{frame.seq} does not fit the contract: {error}") from error

@@ -288,6 +288,57 @@ class EngineSample(google.protobuf.message.Message):
 global___EngineSample = EngineSample
 
 @typing.final
+class GatewaySample(google.protobuf.message.Message):
+    """One gateway's work for one pool and lane. Set by the agent beside the gateway."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    REQUESTS_QUEUED_FIELD_NUMBER: builtins.int
+    REQUESTS_IN_FLIGHT_FIELD_NUMBER: builtins.int
+    REQUESTS_TOTAL_FIELD_NUMBER: builtins.int
+    QUEUE_S_SUM_FIELD_NUMBER: builtins.int
+    QUEUE_COUNT_FIELD_NUMBER: builtins.int
+    gateway: builtins.str
+    incarnation: builtins.str
+    lane: builtins.str
+    """empty: the gateway does not tell lanes apart"""
+    requests_queued: builtins.float
+    requests_in_flight: builtins.float
+    requests_total: builtins.float
+    """arrived since the gateway's start"""
+    queue_s_sum: builtins.float
+    queue_count: builtins.float
+    def __init__(
+        self,
+        *,
+        gateway: builtins.str = ...,
+        incarnation: builtins.str = ...,
+        lane: builtins.str = ...,
+        requests_queued: builtins.float | None = ...,
+        requests_in_flight: builtins.float | None = ...,
+        requests_total: builtins.float | None = ...,
+        queue_s_sum: builtins.float | None = ...,
+        queue_count: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_queue_count", b"_queue_count", "_queue_s_sum", b"_queue_s_sum", "_requests_in_flight", b"_requests_in_flight", "_requests_queued", b"_requests_queued", "_requests_total", b"_requests_total", "queue_count", b"queue_count", "queue_s_sum", b"queue_s_sum", "requests_in_flight", b"requests_in_flight", "requests_queued", b"requests_queued", "requests_total", b"requests_total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_queue_count", b"_queue_count", "_queue_s_sum", b"_queue_s_sum", "_requests_in_flight", b"_requests_in_flight", "_requests_queued", b"_requests_queued", "_requests_total", b"_requests_total", "gateway", b"gateway", "incarnation", b"incarnation", "lane", b"lane", "queue_count", b"queue_count", "queue_s_sum", b"queue_s_sum", "requests_in_flight", b"requests_in_flight", "requests_queued", b"requests_queued", "requests_total", b"requests_total"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_queue_count", b"_queue_count"]) -> typing.Literal["queue_count"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_queue_s_sum", b"_queue_s_sum"]) -> typing.Literal["queue_s_sum"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_requests_in_flight", b"_requests_in_flight"]) -> typing.Literal["requests_in_flight"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_requests_queued", b"_requests_queued"]) -> typing.Literal["requests_queued"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_requests_total", b"_requests_total"]) -> typing.Literal["requests_total"] | None: ...
+
+global___GatewaySample = GatewaySample
+
+@typing.final
 class TelemetryFrame(google.protobuf.message.Message):
     """What one agent saw of one pool at one sampling tick. Identity is (agent, boot, pool,
     seq); seq counts from 0 without holes, so that a reader can tell a hole from a loss.
@@ -304,6 +355,7 @@ class TelemetryFrame(google.protobuf.message.Message):
     BACKLOG_FIELD_NUMBER: builtins.int
     GPUS_FIELD_NUMBER: builtins.int
     ENGINES_FIELD_NUMBER: builtins.int
+    GATEWAYS_FIELD_NUMBER: builtins.int
     agent: builtins.str
     boot: builtins.str
     pool: builtins.str
@@ -318,6 +370,8 @@ class TelemetryFrame(google.protobuf.message.Message):
     def gpus(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GpuSample]: ...
     @property
     def engines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EngineSample]: ...
+    @property
+    def gateways(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GatewaySample]: ...
     def __init__(
         self,
         *,
@@ -330,7 +384,8 @@ class TelemetryFrame(google.protobuf.message.Message):
         backlog: builtins.bool = ...,
         gpus: collections.abc.Iterable[global___GpuSample] | None = ...,
         engines: collections.abc.Iterable[global___EngineSample] | None = ...,
+        gateways: collections.abc.Iterable[global___GatewaySample] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "backlog", b"backlog", "boot", b"boot", "engines", b"engines", "gpus", b"gpus", "monotonic_s", b"monotonic_s", "pool", b"pool", "seq", b"seq", "wall_s", b"wall_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "backlog", b"backlog", "boot", b"boot", "engines", b"engines", "gateways", b"gateways", "gpus", b"gpus", "monotonic_s", b"monotonic_s", "pool", b"pool", "seq", b"seq", "wall_s", b"wall_s"]) -> None: ...
 
 global___TelemetryFrame = TelemetryFrame
