@@ -6,11 +6,12 @@ no future arrivals), and what an engine does not count is None, not zero.
 """
 
 from flyball_agents.gateway_adapter import GatewayReading, LanePlace
-from flyball_core.frames import BandwidthSource, EngineSample, GpuSample
-from flyball_core.ids import EngineId, Incarnation
+from flyball_core.frames import BandwidthSource, EngineSample, GatewaySample, GpuSample
+from flyball_core.ids import EngineId, GatewayId, Incarnation
 from flyball_core.knobs import KnobSpec, Setting, Value
 from flyball_twin.engine import Engine
 from flyball_twin.fleet import Fleet
+from flyball_twin.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS
 
 
@@ -149,4 +150,24 @@ class Probe:
             step_s_total=counters.step_s,
             estimated_read_bytes_total=counters.read_bytes,
             estimated_flops_total=counters.flops,
+        )
+
+
+class GatewayProbe:
+    """What a node agent can read of a gateway, as from HAProxy's statistics."""
+
+    def __init__(self, gateway: Gateway, name: GatewayId) -> None:
+        self._gateway = gateway
+        self._name = name
+
+    def sample(self) -> GatewaySample:
+        """The gateway now; it does not tell lanes apart, nor how long requests waited."""
+        gateway = self._gateway
+        return GatewaySample(
+            gateway=self._name,
+            incarnation=Incarnation(f"{self._name}-1"),
+            lane="",
+            requests_queued=gateway.queued,
+            requests_in_flight=sum(gateway.in_flight(engine) for engine in gateway.engines),
+            requests_total=gateway.entered,
         )

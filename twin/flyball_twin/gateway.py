@@ -74,6 +74,11 @@ class Gateway:
         """Requests that wait for room."""
         return len(self._queue)
 
+    @property
+    def entered(self) -> int:
+        """Requests taken so far, retried ones counted again."""
+        return self._entered
+
     def weight(self, engine: EngineId) -> int:
         """An engine's weight. Raises `Rejected` for an engine it does not know."""
         self._known(engine)

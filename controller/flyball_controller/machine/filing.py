@@ -6,7 +6,8 @@ one that comes after its place was read counts as `late`, a kind of delivered.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import cast
 
@@ -26,6 +27,9 @@ LATENESS_S = 2.0
 
 SKEW_TICKS = 60
 """How often the skews of agents' clocks are renewed; an older skew than twice this is not used."""
+
+HIGHEST_RATIO = 1.05
+"""A share above this is damage; up to here it is the rounding of whoever measured it."""
 
 ABSURD = 1e18
 """No counter or gauge of ours reaches this; above it is damage, not load."""
@@ -106,10 +110,10 @@ def _new_boot(pool: PoolState, agent: AgentState, frame: Frame) -> BootState:
     return boot
 
 
-def _fault(numbers: tuple[float | None, ...]) -> str:
+def _fault(numbers: Sequence[float | None]) -> str:
     """Why these numbers cannot be a measurement; empty if they can."""
     values = (
-        [number for number in numbers if number is not None] if None in numbers else cast("tuple[float, ...]", numbers)
+        [number for number in numbers if number is not None] if None in numbers else cast("Sequence[float]", numbers)
     )
     # One sum sees NaN and infinities, and with no negative among them bounds each number.
     if values and not (0.0 <= sum(values) <= ABSURD and min(values) >= 0.0):
@@ -121,14 +125,14 @@ def _fault(numbers: tuple[float | None, ...]) -> str:
 
 def _engine_fault(sample: EngineSample) -> str:
     fault = _fault(_engine_numbers(sample))
-    if not fault and (sample.kv_used_ratio or 0.0) > 1.05:
+    if not fault and (sample.kv_used_ratio or 0.0) > HIGHEST_RATIO:
         fault = "absurd"
     return fault or ("" if sample.engine and sample.incarnation else "unnamed")
 
 
 def _gpu_fault(sample: GpuSample) -> str:
     fault = _fault(_gpu_numbers(sample))
-    if not fault and any((ratio or 0.0) > 1.05 for ratio in _gpu_ratios(sample)):
+    if not fault and any((ratio or 0.0) > HIGHEST_RATIO for ratio in _gpu_ratios(sample)):
         fault = "absurd"
     return fault
 
@@ -137,8 +141,35 @@ def _gateway_fault(sample: GatewaySample) -> str:
     return _fault(_gateway_numbers(sample)) or ("" if sample.gateway and sample.incarnation else "unnamed")
 
 
+def _is_sound(frame: Frame) -> bool:
+    """Whether no sample of the frame has a fault, found in one pass over all their numbers.
+
+    The ordinary case made cheap: what does not pass here is judged sample by sample.
+    """
+    samples = (
+        map(_engine_numbers, frame.engines),
+        map(_gpu_numbers, frame.gpus),
+        map(_gateway_numbers, frame.gateways),
+    )
+    numbers = list(chain.from_iterable(chain.from_iterable(samples)))
+    if None in numbers:
+        numbers = [number for number in numbers if number is not None]
+    if _fault(numbers):
+        return False
+    for engine in frame.engines:
+        if not engine.engine or not engine.incarnation or (engine.kv_used_ratio or 0.0) > HIGHEST_RATIO:
+            return False
+    for gpu in frame.gpus:
+        for ratio in _gpu_ratios(gpu):
+            if ratio is not None and ratio > HIGHEST_RATIO:
+                return False
+    return all(gateway.gateway and gateway.incarnation for gateway in frame.gateways)
+
+
 def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
     """The frame without the samples that cannot be true; None if none is left of some."""
+    if _is_sound(frame):
+        return frame
     bad = 0
     for engine in frame.engines:
         fault = _engine_fault(engine)

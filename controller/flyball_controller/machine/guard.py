@@ -8,7 +8,7 @@ raises risk; backing off is always allowed, within bounds and slew.
 import math
 from dataclasses import dataclass
 
-from flyball_core.inputs import Proposal
+from flyball_core.inputs import Proposal, TargetKind
 from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import Verdict
 from flyball_controller.machine.state import SERVING, EngineState, PoolState
@@ -18,6 +18,12 @@ from flyball_policies.seam import WEIGHT
 ACCEPTED = "accepted"
 OVERRIDE = "override"
 """The policy name of what an operator pinned."""
+
+LEAD_IN = "bounds"
+"""The policy name of what leads a setting back within its bounds."""
+
+WHOLE_STEP_S = 1.0
+"""How often a whole number may move by one where its slew allows less."""
 
 _QUIET = frozenset({"dead_band", "no_change"})
 """Rules whose stops are not worth a record."""
@@ -70,7 +76,36 @@ def bounds_of(spec: KnobSpec, document: PolicyDocument) -> tuple[float, float]:
     rule = document.knobs.get(spec.name, KnobRule())
     lower = low if rule.minimum is None else min(max(low, rule.minimum), high)
     upper = high if rule.maximum is None else max(min(high, rule.maximum), lower)
+    if spec.kind is KnobKind.INTEGER and math.isfinite(lower) and math.isfinite(upper):
+        lower = math.ceil(lower)
+        upper = max(math.floor(upper), lower)
     return lower, upper
+
+
+def lead_in(pool: PoolState, document: PolicyDocument) -> list[Proposal]:
+    """Proposals for settings that stand outside their bounds, as after a stricter document."""
+    found = []
+    for name in sorted(pool.engines):
+        engine = pool.engines[name]
+        for knob in (WEIGHT, *sorted(engine.wanted)):
+            spec, value = spec_of(engine, knob, document), current_value(engine, knob)
+            if spec is None or spec.kind not in (KnobKind.INTEGER, KnobKind.REAL) or isinstance(value, (str, bool)):
+                continue
+            low, high = bounds_of(spec, document)
+            if value is None or low <= value <= high or override_for(pool, name, knob) is not None:
+                continue
+            bound = min(max(value, low), high)
+            found.append(
+                Proposal(
+                    policy=LEAD_IN,
+                    kind=TargetKind.ENGINE,
+                    target=name,
+                    knob=knob,
+                    value=int(bound) if spec.kind is KnobKind.INTEGER else bound,
+                    reason=f"{value} is outside {low:g} to {high:g}",
+                )
+            )
+    return found
 
 
 def current_value(engine: EngineState, knob: str) -> Value | None:
@@ -122,14 +157,13 @@ def _rule(pool: PoolState, proposal: Proposal, rails: Rails, restarts: int) -> V
     if engine is None or spec is None:
         return _stop(proposal, None, "unknown", f"{proposal.target} has no knob {proposal.knob!r}")
     before = current_value(engine, proposal.knob)
-    pinned = proposal.policy.startswith(OVERRIDE)
+    pin = override_for(pool, engine.engine, proposal.knob)
+    pinned = pin is not None and proposal.policy == f"{OVERRIDE}:{pin}"
     refusal = _invalid(spec, proposal.value)
     if refusal:
         return _stop(proposal, before, "invalid", refusal)
-    if not pinned:
-        pin = override_for(pool, engine.engine, proposal.knob)
-        if pin is not None:
-            return _stop(proposal, before, "override", f"pinned by override {pin}")
+    if pin is not None and not pinned:
+        return _stop(proposal, before, "override", f"pinned by override {pin}")
     if spec.knob_class is KnobClass.RESTART:
         reason = _restart_stop(pool, engine, proposal, rails, restarts, pinned=pinned)
         if reason:
@@ -171,19 +205,21 @@ def _move(
         value: Value = proposal.value
         rule, reason = ACCEPTED, "within all rails"
     else:
-        value, rule, reason = _bounded(spec, proposal.value, before, rails, pinned=pinned)
+        since_s = rails.now_s - engine.changed_s.get(proposal.knob, -math.inf)
+        value, rule, reason = _bounded(spec, proposal.value, before, rails, since_s=since_s, pinned=pinned)
     if value == before:
         return _stop(proposal, before, "no_change" if rule == ACCEPTED else rule, reason)
     stop = _freeze(pool, engine, rails, raising=raises_risk(spec, before, value), pinned=pinned)
     if not stop and not pinned:
-        stop = _small(value, before, rails) or _dwell(pool, engine, spec, before, value, rails)
+        small = None if proposal.policy == LEAD_IN else _small(value, before, rails)
+        stop = small or _dwell(pool, engine, spec, before, value, rails)
     if stop:
         return _stop(proposal, before, *stop)
     return Verdict(proposal=proposal, before=before, allowed=value, rule=rule, reason=reason)
 
 
 def _bounded(
-    spec: KnobSpec, wanted: float, before: float | None, rails: Rails, *, pinned: bool
+    spec: KnobSpec, wanted: float, before: float | None, rails: Rails, *, since_s: float, pinned: bool
 ) -> tuple[float, str, str]:
     whole = spec.kind is KnobKind.INTEGER
     low, high = bounds_of(spec, rails.document)
@@ -193,9 +229,12 @@ def _bounded(
         reason = f"{spec.name} stays within {low:g} to {high:g}"
     if before is not None:
         interval = min(max(rails.interval_s, 0.0), 1.0)
-        up, down = before * rails.document.guard.slew_up**interval, before * rails.document.guard.slew_down**interval
+        slew = rails.document.guard
+        down, up = sorted((before * slew.slew_up**interval, before * slew.slew_down**interval))
         if whole:
-            up, down = max(math.floor(up), before + 1), min(math.ceil(down), before - 1)
+            down, up = min(math.ceil(down), before), max(math.floor(up), before)
+            if since_s >= WHOLE_STEP_S:  # or a small number could never move
+                down, up = min(down, before - 1), max(up, before + 1)
         if not down <= value <= up:
             value, rule = min(max(value, down), up), "slew"
             reason = f"at most x{rails.document.guard.slew_up:g} up and x{rails.document.guard.slew_down:g} down a second"
@@ -210,15 +249,18 @@ def _bounded(
 def _freeze(
     pool: PoolState, engine: EngineState, rails: Rails, *, raising: bool, pinned: bool
 ) -> tuple[str, str] | None:
+    """What holds a knob still: a pause every way, all else only what raises risk."""
     if pool.paused:
         return "paused", "the pool is paused"
+    if not raising:
+        return None
     holding = engine.holding
     if rails.now_s < holding.not_before_s:
         wait = holding.not_before_s - rails.now_s
         return "backoff", f"{holding.nack or holding.diverged}; next try in {wait:.0f} s"
     if holding.diverged:
         return "diverged", f"it does not hold what it acknowledged: {holding.diverged}"
-    if not raising or pinned:
+    if pinned:
         return None
     if engine.engine not in rails.fresh:
         return "stale", f"no telemetry for more than {rails.document.guard.stale_ticks} ticks"
@@ -258,6 +300,8 @@ def _restart_stop(
     pool: PoolState, engine: EngineState, proposal: Proposal, rails: Rails, restarts: int, *, pinned: bool
 ) -> tuple[str, str] | None:
     guard = rails.document.guard
+    if proposal.knob != VARIANT:
+        return "unknown", f"of what needs a restart only {VARIANT!r} can be changed, not {proposal.knob!r}"
     stop = _freeze(pool, engine, rails, raising=True, pinned=pinned)
     if stop:
         return stop

@@ -5,10 +5,10 @@ that cannot be followed is recorded with its reason and changes nothing.
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 from flyball_core.errors import InvalidDocument
-from flyball_core.fencing import Version
 from flyball_core.ids import PoolId
 from flyball_core.inputs import (
     Ack,
@@ -21,11 +21,13 @@ from flyball_core.inputs import (
     OverrideClear,
     OverrideSet,
     PolicyText,
+    Proposal,
     SlowProposal,
     TargetKind,
 )
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Setting
 from flyball_core.outputs import RecordKind
+from flyball_controller.machine.filing import MAX_ENGINES
 from flyball_controller.machine.guard import bounds_of, spec_of
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.state import RELAUNCHING, EngineState, GatewayState, Holding, PoolState
@@ -35,6 +37,10 @@ from flyball_policies.reading import read_document
 FIRST_BACKOFF_S = 5.0
 LONGEST_BACKOFF_S = 300.0
 MAX_OVERRIDES = 256
+LARGEST_NUMBER = 2**62
+"""No knob is set to a number of this size; below it, every whole number can be sent."""
+MAX_GATEWAYS = 256
+MAX_GRANTS = 256
 MAX_SLOW_TRIPS = 3
 """Times a policy may fail in a row before it is quarantined."""
 
@@ -83,7 +89,11 @@ def take_intent(pool: PoolState, body: Intent) -> None:
         return
     pool.policy_text, pool.policy_author = body.policy_text, body.policy_author
     pool.mode, pool.paused = body.mode, body.paused
-    pool.overrides = {override.override_id: override for override in body.overrides[:MAX_OVERRIDES]}
+    pool.overrides = {
+        override.override_id: override
+        for override in body.overrides[:MAX_OVERRIDES]
+        if math.isfinite(override.expires_wall_s)
+    }
 
 
 def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> None:
@@ -130,21 +140,41 @@ def clear_override(pool: PoolState, body: OverrideClear, recorder: Recorder) -> 
 
 def take_grant(pool: PoolState, body: Grant) -> None:
     """Keep what the fleet's step allows this pool."""
-    if math.isfinite(body.amount) and math.isfinite(body.expires_wall_s):
+    known = body.name in pool.grants or len(pool.grants) < MAX_GRANTS
+    if known and math.isfinite(body.amount) and math.isfinite(body.expires_wall_s):
         pool.grants[body.name] = (body.amount, body.expires_wall_s)
 
 
 def take_slow_proposal(pool: PoolState, body: SlowProposal, recorder: Recorder) -> None:
     """The answer of a policy outside `step`: used at the next tick if it answers the last snapshot."""
-    if body.policy in pool.quarantined:
+    if body.tick_revision != pool.slow_revision or body.policy not in pool.slow_due:
+        pool.count("proposal_out_of_date")  # or a copy, or of a policy that nobody asked
         return
-    if body.missed:
-        trip(pool, body.policy, body.missed, recorder)
-    elif body.tick_revision == pool.slow_revision:
-        pool.trips.pop(body.policy, None)
-        pool.slow[body.policy] = list(body.proposals[:MAX_OVERRIDES])
+    pool.slow_due.remove(body.policy)
+    proposals = list(body.proposals[:MAX_OVERRIDES])
+    fault = body.missed or proposals_fault(body.policy, proposals)
+    if fault:
+        trip(pool, body.policy, fault, recorder)
     else:
-        pool.count("proposal_out_of_date")
+        pool.trips.pop(body.policy, None)
+        pool.slow[body.policy] = proposals
+
+
+def proposals_fault(policy: str, proposals: list[Proposal]) -> str:
+    """Why these cannot be proposals of this policy; empty if they can. What is sound may still be refused."""
+    for proposal in proposals:
+        if not isinstance(proposal, Proposal):
+            return f"proposed a {type(proposal).__name__}"
+        value, words = proposal.value, (proposal.target, proposal.knob, proposal.reason)
+        if proposal.policy != policy:
+            return f"proposed in the name of {proposal.policy!r}"
+        if not isinstance(value, (bool, int, float, str)) or not all(isinstance(word, str) for word in words):
+            return f"proposed {value!r} for {proposal.knob!r} of {proposal.target!r}"
+        if not isinstance(value, (bool, str)) and not abs(value) < LARGEST_NUMBER:
+            return f"proposed {value} for {proposal.knob} of {proposal.target}"
+        if not 0.0 <= proposal.propensity <= 1.0:
+            return f"proposed with a propensity of {proposal.propensity}"
+    return ""
 
 
 def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
@@ -158,6 +188,11 @@ def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
 
 def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float) -> None:
     """A receiver came, came back, or left."""
+    known: Mapping[str, object] = pool.gateways if body.kind is TargetKind.GATEWAY else pool.engines
+    most = MAX_GATEWAYS if body.kind is TargetKind.GATEWAY else MAX_ENGINES
+    if not body.target or (body.target not in known and len(known) >= most):
+        pool.count("attaches_refused")
+        return
     if body.kind is TargetKind.GATEWAY:
         gateway = pool.gateways.setdefault(body.target, GatewayState(gateway=body.target))
         gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
@@ -172,19 +207,18 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
 
 
 def _attach_engine(pool: PoolState, engine: EngineState, body: Attach, recorder: Recorder) -> None:
-    document = document_of(pool.policy_text)
     restarted = bool(engine.incarnation) and engine.incarnation != body.incarnation
-    if engine.weight == 0:
-        engine.weight = document.weights.nominal
     engine.incarnation, engine.capability_hash = body.incarnation, body.capability_hash
     engine.knobs = {knob.name: knob for knob in body.knobs}
     variant = body.effective.get(VARIANT)
     if isinstance(variant, str):
         engine.variant = variant
     for name, knob in engine.knobs.items():
-        held = body.effective.get(name)
+        held, wanted = body.effective.get(name), engine.wanted.get(name)
+        if wanted is not None and knob.refuse(wanted) is not None:
+            wanted = engine.wanted.pop(name)  # its bounds are others than before
         # What it holds is what it is wanted to hold, until somebody wants otherwise.
-        if knob.knob_class is not KnobClass.RESTART and held is not None:
+        if knob.knob_class is not KnobClass.RESTART and held is not None and knob.refuse(held) is None:
             engine.wanted.setdefault(name, held)
     for name in [name for name in engine.wanted if name not in engine.knobs]:
         del engine.wanted[name]
@@ -211,14 +245,19 @@ def _reconcile(holding: Holding, body: Attach, *, restarted: bool) -> None:
 def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> None:
     """A receiver's answer to the last thing it was told; answers to anything else only count."""
     holding = pool.holding(body.kind, body.target)
-    if holding is None or holding.version is None or not _same(holding.version, body.version):
+    if holding is None or holding.version is None or holding.version != body.version:
         pool.count("acks_of_another_version")
+        return
+    if body.incarnation != _incarnation(pool, body):
+        pool.count("acks_of_another_incarnation")
         return
     if body.status is AckStatus.NACK:
         _take_nack(pool, holding, body, recorder, now_s)
         return
     holding.acked, holding.nack = body.version, ""
     holding.effective.update(body.effective)
+    if body.kind is TargetKind.ENGINE and isinstance(variant := body.effective.get(VARIANT), str):
+        pool.engines[body.target].variant = variant
     told = _told(pool, body)
     holding.diverged = "" if body.status is AckStatus.PENDING_RESTART else _difference(told, body.effective)
     if holding.diverged:
@@ -236,8 +275,11 @@ def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> No
     )
 
 
-def _same(told: Version, answered: Version) -> bool:
-    return told == answered
+def _incarnation(pool: PoolState, body: Ack) -> str:
+    """The incarnation that the target attached as last."""
+    targets: Mapping[str, EngineState | GatewayState]
+    targets = pool.engines if body.kind is TargetKind.ENGINE else pool.gateways
+    return targets[body.target].incarnation
 
 
 def _decision(pool: PoolState, body: Ack) -> str:
@@ -277,7 +319,9 @@ def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder,
         engine = pool.engines[body.target]
         # The last acknowledged setting stays: what was refused is no longer wanted.
         for name, value in holding.effective.items():
-            if name in engine.wanted and name != VARIANT:
+            spec = engine.knobs.get(name)
+            live = spec is not None and spec.knob_class is KnobClass.LIVE and spec.refuse(value) is None
+            if live and name in engine.wanted:
                 engine.wanted[name] = value
         if engine.published is not None and engine.published.values.get(BATCH_CAP) != engine.wanted.get(BATCH_CAP):
             engine.changed_s[BATCH_CAP] = now_s

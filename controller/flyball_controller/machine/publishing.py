@@ -99,8 +99,8 @@ def _directive(
         decision=holding.decision or decision,
     )
     engine.published = directive
-    yield from _published(holding, directive_key(pool.pool, engine.engine, version.epoch), version, now_s)
     yield directive
+    yield from _published(holding, directive_key(pool.pool, engine.engine, version.epoch), version, now_s)
 
 
 def _published(holding: Holding, key: str, version: Version, now_s: float) -> Iterator[Tombstone]:
@@ -170,8 +170,8 @@ def _table(
         decision=decision,
     )
     gateway.published = table
-    yield from _published(holding, table_key(pool.pool, gateway.gateway, version.epoch), version, now_s)
     yield table
+    yield from _published(holding, table_key(pool.pool, gateway.gateway, version.epoch), version, now_s)
 
 
 def _weight(engine: EngineState) -> int:

@@ -60,7 +60,7 @@ def advance(pool: PoolState, measured: Measured, rails: Rails, recorder: Recorde
         elif change.phase == RELAUNCHING:
             _relaunch(pool, change, engine, rails, recorder)
         else:
-            _warm(pool, change, engine, rails)
+            _warm(pool, change, engine, rails, recorder)
     if pool.canary is not None and rails.now_s >= pool.canary.until_s:
         _judge_canary(pool, pool.canary, measured, rails, recorder)
 
@@ -73,7 +73,7 @@ def _drain(change: Relaunch, engine: EngineState, rails: Rails) -> None:
         change.since_s = rails.now_s
         change.ends = engine.incarnation
         engine.wanted[VARIANT] = change.variant
-        engine.holding.must_publish = True
+        engine.holding.must_publish, engine.holding.nack = True, ""
         engine.holding.decision = change.decision
 
 
@@ -87,20 +87,30 @@ def _relaunch(pool: PoolState, change: Relaunch, engine: EngineState, rails: Rai
     refused = bool(engine.holding.nack)
     if refused or rails.now_s - change.since_s >= rails.document.guard.relaunch_timeout_s:
         why = f"refused: {engine.holding.nack}" if refused else "did not come back in time"
-        recorder.note(RecordKind.ALARM, change.decision, f"{engine.engine} into {change.variant}: {why}", target=engine.engine)
-        engine.wanted.pop(VARIANT, None)
-        engine.phase = SERVING
-        engine.restarted_s = rails.now_s
-        pool.relaunches.remove(change)
+        _give_up(pool, change, engine, rails, recorder, why)
 
 
-def _warm(pool: PoolState, change: Relaunch, engine: EngineState, rails: Rails) -> None:
-    if engine.engine not in rails.fresh or engine.row_tick != pool.tick or not engine.attached:
-        return
+def _give_up(
+    pool: PoolState, change: Relaunch, engine: EngineState, rails: Rails, recorder: Recorder, why: str
+) -> None:
+    recorder.note(RecordKind.ALARM, change.decision, f"{engine.engine} into {change.variant}: {why}", target=engine.engine)
+    engine.wanted.pop(VARIANT, None)
+    _end(pool, change, engine, rails)
+
+
+def _end(pool: PoolState, change: Relaunch, engine: EngineState, rails: Rails) -> None:
     engine.phase = SERVING
     engine.restarted_s = rails.now_s
-    engine.smooth = []
     pool.relaunches.remove(change)
+
+
+def _warm(pool: PoolState, change: Relaunch, engine: EngineState, rails: Rails, recorder: Recorder) -> None:
+    if engine.engine not in rails.fresh or engine.row_tick != pool.tick or not engine.attached:
+        if rails.now_s - change.since_s >= rails.document.guard.relaunch_timeout_s:
+            _give_up(pool, change, engine, rails, recorder, "came back, but shows no telemetry")
+        return
+    engine.smooth = []
+    _end(pool, change, engine, rails)
     if not change.rollback:
         pool.canary = Canary(
             engine=engine.engine,

@@ -1,6 +1,7 @@
 """One tick of one pool: read what is due, name the regime, propose, judge, publish, record."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from flyball_core.outputs import (
 from flyball_controller.machine import relaunch
 from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
 from flyball_controller.machine.filing import release_frames
-from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge
-from flyball_controller.machine.orders import document_of, trip
+from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge, lead_in
+from flyball_controller.machine.orders import document_of, proposals_fault, trip
 from flyball_controller.machine.publishing import directive_key, publish, table_key, withdraw
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import PolicySlot, Seams
-from flyball_controller.machine.state import OutcomeDue, PartitionState, PoolState
+from flyball_controller.machine.state import Holding, OutcomeDue, PartitionState, PoolState
 from flyball_policies.document import PolicyDocument
 from flyball_policies.seam import WEIGHT, Column, PoolView
 
@@ -55,6 +56,8 @@ def run_tick(
     rails = Rails(document=document, now_s=now_s, interval_s=interval_s, fresh=fresh)
     _expire(pool, partition.wall_s, recorder)
     outputs: list[Output] = list(_forget(pool, now_s))
+    for engine in pool.engines.values():
+        engine.weight = engine.weight or document.weights.nominal
     ruling = Ruling((), ())
     if pool.mode is not Mode.OBSERVE:
         if not pool.paused:
@@ -115,16 +118,22 @@ def _forget(pool: PoolState, now_s: float) -> list[Output]:
     outputs: list[Output] = []
     for engine in [pool.engines[name] for name in sorted(pool.engines)]:
         if engine.gone_s is not None:
-            outputs.extend(withdraw(engine.holding))
+            outputs.extend(_withdrawn(engine.holding))
         silent = not engine.attached and engine.row_tick >= 0 and pool.tick - engine.row_tick >= GONE_AFTER_S
         if silent or _long_gone(engine.gone_s, now_s):
             del pool.engines[engine.engine]
     for gateway in [pool.gateways[name] for name in sorted(pool.gateways)]:
         if gateway.gone_s is not None:
-            outputs.extend(withdraw(gateway.holding))
+            outputs.extend(_withdrawn(gateway.holding))
         if _long_gone(gateway.gone_s, now_s):
             del pool.gateways[gateway.gateway]
     return outputs
+
+
+def _withdrawn(holding: Holding) -> Iterator[Output]:
+    """Take back what a target that left was told; it is told anew should it return."""
+    holding.must_publish = holding.must_publish or bool(holding.key)
+    yield from withdraw(holding)
 
 
 def _long_gone(gone_s: float | None, now_s: float) -> bool:
@@ -171,8 +180,8 @@ def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s
 
 
 def _proposals(pool: PoolState, view: PoolView, seams: Seams, recorder: Recorder) -> list[Proposal]:
-    """What overrides, policies inside the tick and answers from outside it ask for, in that order."""
-    wanted = _pinned(pool)
+    """What overrides, bounds, policies inside the tick and answers from outside it ask for, in that order."""
+    wanted = _pinned(pool) + lead_in(pool, view.document)
     for slot in seams.slots:
         wanted.extend(_ask(pool, view, slot, recorder))
     for name in sorted(pool.slow):
@@ -205,21 +214,20 @@ def _pinned(pool: PoolState) -> list[Proposal]:
 
 def _ask(pool: PoolState, view: PoolView, slot: PolicySlot, recorder: Recorder) -> list[Proposal]:
     """A policy's proposals; if it fails, the baseline's, in the same tick."""
-    name = slot.policy.name
-    if name not in pool.quarantined:
+    for policy in (slot.policy, slot.baseline):
+        if policy is None or policy.name in pool.quarantined:
+            continue
+        name = policy.name
         try:
-            proposals = slot.policy.propose(view, pool.memory.setdefault(name, {}))
+            proposals = list(policy.propose(view, pool.memory.setdefault(name, {})))
+            fault = proposals_fault(name, proposals)
         except Exception as error:  # a policy is foreign code: whatever it raises is data here
-            trip(pool, name, f"{type(error).__name__}: {error}", recorder)
-        else:
-            mad = [p for p in proposals if isinstance(p.value, float) and not math.isfinite(p.value)]
-            if not mad:
-                pool.trips.pop(name, None)
-                return proposals
-            trip(pool, name, f"proposed {mad[0].value} for {mad[0].knob} of {mad[0].target}", recorder)
-    if slot.baseline is None:
-        return []
-    return slot.baseline.propose(view, pool.memory.setdefault(slot.baseline.name, {}))
+            fault = f"{type(error).__name__}: {error}"
+        if not fault:
+            pool.trips.pop(name, None)
+            return proposals
+        trip(pool, name, fault, recorder)
+    return []
 
 
 def _apply(pool: PoolState, ruling: Ruling, rails: Rails, recorder: Recorder) -> None:
@@ -244,7 +252,7 @@ def _snapshot(pool: PoolState, view: PoolView, seams: Seams, revision: int) -> l
     asked = tuple(name for name in seams.slow if name not in pool.quarantined)
     if not asked:
         return []
-    pool.slow_revision = revision
+    pool.slow_revision, pool.slow_due = revision, list(asked)
     return [Snapshot(pool=PoolId(pool.pool), tick_revision=revision, policies=asked, view=view)]
 
 
@@ -280,10 +288,11 @@ def _first_advised(pool: PoolState, accepted: tuple[Verdict, ...]) -> tuple[Verd
     """Of what would be done, what was not advised just so before."""
     new = []
     for verdict in accepted:
-        where = f"{verdict.proposal.target}/{verdict.proposal.knob}"
-        if pool.stopped.get(where) != f"advised {verdict.allowed}":
+        # Beside the key of stops, which every acceptance clears.
+        where = f"{verdict.proposal.target}/{verdict.proposal.knob} advised"
+        if pool.stopped.get(where) != str(verdict.allowed):
             new.append(verdict)
-        pool.stopped[where] = f"advised {verdict.allowed}"
+        pool.stopped[where] = str(verdict.allowed)
     return tuple(new)
 
 

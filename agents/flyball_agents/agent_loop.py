@@ -1,0 +1,112 @@
+"""An agent in real time: one task samples on a monotonic beat, one ships, one syncs the disk.
+
+The beat never waits for the others. A beat that could not be kept is counted and not made up
+for: two samples at once would tell nothing new.
+"""
+
+import asyncio
+import functools
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from flyball_agents.node_agent import NodeAgent
+from flyball_agents.shipper import Appender, Shipper
+from flyball_agents.spool import Spool, sync_all
+
+_SYNC_S = 1.0
+
+
+async def _in_a_thread(act: Callable[[], None]) -> None:
+    await asyncio.to_thread(act)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often, and by which clocks."""
+
+    clock: Callable[[], float]
+    """Monotonic seconds; must pass as the event loop's clock does."""
+    wall_clock: Callable[[], float]
+    """Unix seconds."""
+    period_s: float = 1.0
+    aside: Callable[[Callable[[], None]], Awaitable[None]] = _in_a_thread
+    """What runs the disk's syncs; anything but a thread only in simulations."""
+
+
+@dataclass(slots=True)
+class BeatCounts:
+    """How the beat was kept."""
+
+    beats: int = 0
+    skipped: int = 0
+    """Beats that passed while an earlier one was still under way."""
+
+
+async def run_agent(
+    agent: NodeAgent,
+    shipper: Shipper,
+    spool: Spool,
+    appender: Appender,
+    *,
+    stop: asyncio.Event,
+    pace: Pace,
+    counts: BeatCounts | None = None,
+) -> BeatCounts:
+    """Sample, ship and sync until `stop` is set; then what waits stays in the spool.
+
+    `counts` may be given to be watched meanwhile. Raises (in an ExceptionGroup or alone) what a
+    broken encoder or a reused boot id raises: those are programming errors.
+    """
+    kept = counts if counts is not None else BeatCounts()
+    fresh = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        shipping = tasks.create_task(_ship(shipper, appender, pace, fresh))
+        syncing = tasks.create_task(_sync(spool, pace))
+        try:
+            await _beat(agent, stop, pace, fresh, kept)
+        finally:
+            shipping.cancel()
+            syncing.cancel()
+    sync_all(spool.unsynced())
+    return kept
+
+
+async def _beat(agent: NodeAgent, stop: asyncio.Event, pace: Pace, fresh: asyncio.Event, kept: BeatCounts) -> None:
+    start_s = pace.clock()
+    beat = 0
+    while not stop.is_set():
+        agent.tick(pace.clock(), pace.wall_clock())
+        kept.beats += 1
+        fresh.set()
+        due = math.floor((pace.clock() - start_s) / pace.period_s) + 1
+        kept.skipped += max(due - beat - 1, 0)
+        beat = max(due, beat + 1)
+        await _wait(stop, start_s + beat * pace.period_s - pace.clock())
+
+
+async def _ship(shipper: Shipper, appender: Appender, pace: Pace, fresh: asyncio.Event) -> None:
+    while True:
+        fresh.clear()
+        batch = shipper.next_batch(pace.clock())
+        if batch is None:
+            await _wait(fresh, shipper.wait_s(pace.clock()))
+            continue
+        error = await shipper.ship(appender, batch)
+        shipper.conclude(batch, error, pace.clock())
+
+
+async def _sync(spool: Spool, pace: Pace) -> None:
+    while True:
+        await asyncio.sleep(_SYNC_S)
+        if descriptors := spool.unsynced():
+            await pace.aside(functools.partial(sync_all, descriptors))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most so long."""
+    try:
+        async with asyncio.timeout(max(seconds, 0.0)):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,11 @@
+"""Fixtures of the agents' tests."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the platter: what is synced when is the claim of tests that watch `os.fsync` themselves."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
