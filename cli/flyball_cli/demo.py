@@ -126,6 +126,15 @@ async def _run(
     for pool, fleet in life.fleets.items():
         results[str(pool)] = FleetResult(
             score=score(life.requests, fleet.outcomes, scenario.slos, to_s=scenario.duration_s),
+            lanes={
+                slo.lane: score(
+                    [request for request in life.requests if request.lane == slo.lane],
+                    fleet.outcomes,
+                    scenario.slos,
+                    to_s=scenario.duration_s,
+                )
+                for slo in scenario.slos
+            },
             phases={
                 phase.name: score(life.requests, fleet.outcomes, scenario.slos, from_s=phase.from_s, to_s=phase.to_s)
                 for phase in scenario.phases

@@ -19,9 +19,10 @@ SCHEMA = "flyball.demo/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetResult:
-    """One fleet's score over all arrivals, by phase, and by minute."""
+    """One fleet's score over all arrivals, by lane, by phase, and by minute."""
 
     score: Score
+    lanes: dict[str, Score]
     phases: dict[str, Score]
     timeline: tuple[Minute, ...]
 
@@ -74,10 +75,11 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
         "slo_goodput_rps": score.slo_goodput_rps,
         "attainment": dict(score.lanes),
         "attainment_all": score.attainment,
-        "ttft_p50_s": score.ttft_p50_s,
-        "ttft_p99_s": score.ttft_p99_s,
-        "tpot_p50_s": score.tpot_p50_s,
-        "tpot_p99_s": score.tpot_p99_s,
+        **_latency(score),
+        "lanes": {
+            name: {"arrivals": lane.arrivals, "attainment": lane.attainment, **_latency(lane)}
+            for name, lane in fleet.lanes.items()
+        },
         "phases": {
             name: {"attainment": dict(phase.lanes), "slo_goodput_rps": phase.slo_goodput_rps}
             for name, phase in fleet.phases.items()
@@ -85,25 +87,36 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
     }
 
 
+def _latency(score: Score) -> dict[str, float | None]:
+    """Percentiles in seconds over finished requests."""
+    return {
+        "ttft_p50_s": score.ttft_p50_s,
+        "ttft_p99_s": score.ttft_p99_s,
+        "tpot_p50_s": score.tpot_p50_s,
+        "tpot_p99_s": score.tpot_p99_s,
+    }
+
+
 def print_tables(console: Console, result: DemoResult) -> None:
     """The result for a reader: one table of figures, one of phases, and a line on what was done."""
     names = list(result.fleets)
-    table = Table(title="The same requests, two fleets", title_justify="left")
+    table = Table(title="The same requests, two fleets", title_justify="left", title_style="bold")
     table.add_column("")
     for name in names:
-        table.add_column("static (vLLM's defaults)" if name == "static" else name, justify="right")
+        table.add_column("static: vLLM's defaults" if name == "static" else name, justify="right")
     rows: list[tuple[str, list[str]]] = [
-        ("requests that met their objective, per second", [f"{f.score.slo_goodput_rps:.2f}" for f in result.fleets.values()])
+        ("requests/s within objective", [f"{f.score.slo_goodput_rps:.2f}" for f in result.fleets.values()])
     ]
-    for lane in sorted({lane for fleet in result.fleets.values() for lane in fleet.score.lanes}, reverse=True):
-        rows.append((f"attainment, {lane}", [f"{f.score.lanes.get(lane, 0.0):.1%}" for f in result.fleets.values()]))
-    for label, field in (
-        ("TTFT p50", "ttft_p50_s"),
-        ("TTFT p99", "ttft_p99_s"),
-        ("TPOT p50", "tpot_p50_s"),
-        ("TPOT p99", "tpot_p99_s"),
-    ):
-        rows.append((label, [_seconds(getattr(f.score, field)) for f in result.fleets.values()]))
+    for lane in [slo.lane for slo in result.scenario.slos]:
+        lanes = [fleet.lanes[lane] for fleet in result.fleets.values()]
+        rows.append((f"{lane}: within objective", [f"{score.attainment:.1%}" for score in lanes]))
+        for label, field in (
+            ("TTFT p50", "ttft_p50_s"),
+            ("TTFT p99", "ttft_p99_s"),
+            ("TPOT p50", "tpot_p50_s"),
+            ("TPOT p99", "tpot_p99_s"),
+        ):
+            rows.append((f"{lane}: {label}", [_seconds(getattr(score, field)) for score in lanes]))
     rows.append(("requests, all counted", [f"{f.score.arrivals:,}" for f in result.fleets.values()]))
     for label, cells in rows:
         table.add_row(label, *cells)

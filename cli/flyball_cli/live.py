@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flyball_core.knobs import BATCH_CAP
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET
 from flyball_core.outputs import DecisionRecord, RecordKind
-from flyball_twin.life import Scene
+from flyball_twin.life import LAST_REQUESTS, Scene
 
 PLAIN_EVERY_S = 60.0
 """Seconds of virtual time between two plain lines."""
@@ -56,8 +56,8 @@ class PlainLines:
     def show(self, scene: Scene, news: list[DecisionRecord]) -> None:
         """A line if one is due."""
         for record in news:
-            if record.kind is RecordKind.ALARM or "regime " in record.summary[:7]:
-                self._console.print(f"{record.time_s:6.0f} s  {record.pool}: {record.summary[:150]}", highlight=False)
+            if record.kind is RecordKind.ALARM or record.summary.startswith("regime "):
+                self._say(f"{record.time_s:6.0f} s  {record.pool}: {record.summary}")
         if scene.now_s < self._next_s:
             return
         self._next_s = scene.now_s + PLAIN_EVERY_S
@@ -67,10 +67,13 @@ class PlainLines:
                 f"{name}: {fleet.regime}, KV {_share(fleet.features, 'kv_used_max')}, HBM {_share(fleet.features, 'hbm_ratio')}, "
                 f"{fleet.features.get('gen_tokens_per_s', 0.0):.0f} tok/s, attained {fleet.attainment:.0%}"
             )
-        self._console.print(f"{scene.now_s:6.0f} s  " + "  |  ".join(parts), highlight=False)
+        self._say(f"{scene.now_s:6.0f} s  " + "  |  ".join(parts))
 
     def close(self) -> None:
         """Nothing is left open."""
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Screen:
@@ -86,7 +89,7 @@ class Screen:
         """Draw anew if the last picture is old enough."""
         for record in news:
             if record.kind in (RecordKind.DECISION, RecordKind.ALARM):
-                self._last = [*self._last, f"{record.time_s:5.0f} s  {record.summary}"][-LAST_DECISIONS:]
+                self._last = [*self._last, f"{record.time_s:5.0f} s  {record.pool}: {record.summary}"][-LAST_DECISIONS:]
         if time.monotonic() - self._drawn >= 1.0 / FRAMES_PER_S:
             self._drawn = time.monotonic()
             self._live.update(self._picture(scene), refresh=True)
@@ -107,7 +110,7 @@ class Screen:
 
 def _fleets(scene: Scene) -> Table:
     table = Table(expand=True)
-    for column in ("fleet", "regime", "KV", "HBM", "tok/s out", "tok/s in", "TPOT", "queued", "attained", "last minute"):
+    for column in ("fleet", "regime", "KV", "HBM", "tok/s out", "tok/s in", "TPOT", "queued", "attained", f"latest {LAST_REQUESTS}"):
         table.add_column(column, justify="left" if column in ("fleet", "regime") else "right")
     for name, fleet in scene.fleets.items():
         features = fleet.features
@@ -128,7 +131,7 @@ def _fleets(scene: Scene) -> Table:
 
 def _engines(scene: Scene) -> Table:
     table = Table(expand=True)
-    for column in ("engine", "fleet", "variant", "running", "waiting", "KV", "cap", "in-flight cap", "weight", "state"):
+    for column in ("engine", "fleet", "variant", "running", "waiting", "KV", "cap", "tokens", "in flight", "weight", "state"):
         table.add_column(column, justify="right" if column not in ("engine", "fleet", "variant", "state") else "left")
     for name, fleet in scene.fleets.items():
         for engine in fleet.engines:
@@ -140,7 +143,8 @@ def _engines(scene: Scene) -> Table:
                 str(engine.waiting),
                 f"{engine.kv_used_ratio:.0%}",
                 str(engine.settings.get(BATCH_CAP, "-")),
-                str(engine.in_flight_cap or "none"),
+                str(engine.settings.get(TOKEN_BUDGET, "-")),
+                f"of {engine.in_flight_cap}" if engine.in_flight_cap else "no cap",
                 str(engine.weight),
                 engine.state,
             )

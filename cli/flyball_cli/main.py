@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 done, and the answer is no (a replay differs, a check foun
 130 interrupted.
 """
 
+import logging
 import sys
 
 import click
@@ -53,6 +54,8 @@ cli = click.version_option(__version__, prog_name="flyball")(
 
 def main() -> None:
     """Run the command; a Flyball error ends it with one line and exit code 2."""
+    # What went wrong is said once, by us: libraries' own log lines would only surround it.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -72,7 +72,10 @@ class CapsAimd:
                 why = f"TPOT {tpot[i] * 1e3:.1f} ms over {target * 1e3:.1f} ms at {running[i]:.0f} running"
             proposals.append(self._proposal(view.engines[i], BATCH_CAP, value, why))
         for i in np.flatnonzero(raised).tolist():
-            why = f"cap binds at {running[i]:.0f} running; TPOT {tpot[i] * 1e3:.1f} of {target * 1e3:.1f} ms, {wait_s:.1f} s of work queued"
+            why = (
+                f"cap binds at {running[i]:.0f} running; TPOT {tpot[i] * 1e3:.1f} of {target * 1e3:.1f} ms, "
+                f"{wait_s:.1f} s of work queued"
+            )
             proposals.append(self._proposal(view.engines[i], BATCH_CAP, int(caps[i]) + rule.step, why))
         for proposal in proposals:
             memory.setdefault("moved_s", {})[proposal.target] = view.time_s

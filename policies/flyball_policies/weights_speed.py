@@ -26,6 +26,9 @@ LARGEST_STEP = 1.25
 FEWEST_RUNNING = 2.0
 """An engine that runs less than this says nothing about its speed."""
 
+LEAST_TPOT_S = 1e-6
+"""No engine is faster; below it is damage, not speed."""
+
 RECOVERY = 1.02
 """Factor per period by which an engine without evidence returns to nominal."""
 
@@ -45,7 +48,7 @@ class WeightsSpeed:
         for engine in [name for name in speeds if name not in view.engines]:
             del speeds[engine]
         speed = np.array([speeds.get(engine, 1.0) for engine in view.engines])
-        enough = view.usable & (view.columns["running"] >= FEWEST_RUNNING) & (view.columns["tpot_s"] > 0)
+        enough = view.usable & (view.columns["running"] >= FEWEST_RUNNING) & (view.columns["tpot_s"] >= LEAST_TPOT_S)
         tpot = np.where(enough, view.columns["tpot_s"], np.nan)
         self._learn(speed, tpot, rule.minimum / rule.nominal)
         speeds.update(zip(view.engines, speed.tolist(), strict=True))

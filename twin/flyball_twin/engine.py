@@ -90,7 +90,7 @@ class Engine:
         """Bytes read and time computed by the GPU in settled steps, over all incarnations."""
         self._step_start_s = self._step_bytes = self._step_busy_s = self._step_flops = 0.0
         self._starts = 0
-        self._safe_variant = variant
+        self._safe_variant = self._next_variant = variant
         self._launch(variant)
 
     def _launch(self, variant: str) -> None:
@@ -239,7 +239,7 @@ class Engine:
             raise Rejected(f"{self.id} relaunches already")
         variant = self._restart_variant(values)
         aborted = tuple(sequence.request for sequence in self.batch)
-        self.variant = variant
+        self._next_variant = variant
         self.batch = Batch(self.model.kv_blocks)
         if self.step_end_s != NEVER:
             self.hbm_bytes = self.read_bytes_by(now_s)
@@ -261,7 +261,7 @@ class Engine:
     def relaunch(self) -> None:
         """The relaunch is through: a new incarnation takes requests."""
         self.ready_at_s = NEVER
-        self._launch(self.variant)
+        self._launch(self._next_variant)
 
     def read_bytes_by(self, now_s: float) -> float:
         """HBM bytes read until `now_s`, with the elapsed share of the step under way."""

@@ -20,6 +20,7 @@ from flyball_core.inputs import Ack, Attach, TargetKind
 from flyball_core.outputs import Directive, Heartbeat, RoutingTable
 from flyball_twin.doors import EngineDoor, GatewayDoor
 from flyball_twin.fleet import Fleet
+from flyball_twin.gateway import MAX_WAIT_S
 
 
 class VirtualClock:
@@ -104,7 +105,8 @@ class GatewaySeat(Seat):
         super().__init__(clock)
         door = GatewayDoor(fleet)
         rules = [fleet.gateway.rule(lane) for lane in fleet.gateway.lanes]
-        defaults = TableDefaults(lanes={rule.lane: LanePlace(rule.priority, rule.max_wait_s) for rule in rules})
+        places = {rule.lane: LanePlace(rule.priority, rule.max_wait_s) for rule in rules}
+        defaults = TableDefaults(lanes=places, most_wait_s=MAX_WAIT_S)
         self.receiver: Receiver = Receiver(
             Target(pool=pool, kind=TargetKind.GATEWAY, name=name, incarnation=Incarnation(f"{name}-1")),
             TableSurface(door, defaults),

@@ -9,6 +9,8 @@ def preset(name: str) -> str:
     """The text of a preset. Raises `Rejected` if there is none of that name."""
     found = files(__name__) / f"{name}.yaml"
     if not found.is_file():
-        known = sorted(entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml"))
+        known = sorted(
+            entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml")
+        )
         raise Rejected(f"no policy preset {name!r}; there is {', '.join(known)}")
     return found.read_text(encoding="utf-8")

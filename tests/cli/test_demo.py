@@ -1,0 +1,181 @@
+"""The demo, played as a user plays it: the installed command, its document, its log."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flyball_controller.fingerprint import own_fingerprint
+from flyball_controller.machine import standard_seams
+from flyball_controller.replay import Verdict, replay_log
+from flyball_log import open_log
+from kafka_broker import kafka_broker as kafka_broker
+
+FLYBALL = Path(sys.executable).with_name("flyball")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the installed command."""
+    return subprocess.run([FLYBALL, *arguments], capture_output=True, text=True, timeout=110, check=False)
+
+
+def play(out: Path, *arguments: str) -> dict[str, Any]:
+    """Play a demo into `out`; its document."""
+    done = run("demo", "--json", "--out", out, *arguments)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+async def verdict_of(where: str) -> Verdict:
+    """What a replay of this log says."""
+    log = await open_log(where, read_only=True)
+    try:
+        return (await replay_log(log, standard_seams, own_fingerprint())).verdict
+    finally:
+        await log.close()
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One whole demo on the embedded log."""
+    return play(tmp_path_factory.mktemp("demo") / "full")
+
+
+def test_both_fleets_report_the_documented_figures(full: dict[str, Any]) -> None:
+    """Each fleet has goodput, attainment per lane and latency percentiles in seconds, over the same arrivals."""
+    assert {"static", "flyball"} == set(full["fleets"])
+    for fleet in full["fleets"].values():
+        assert {"realtime", "bulk"} == set(fleet["attainment"])
+        assert all(0.0 <= share <= 1.0 for share in fleet["attainment"].values())
+        assert fleet["slo_goodput_rps"] > 0
+        assert 0 < fleet["tpot_p50_s"] <= fleet["tpot_p99_s"] < 10
+        assert 0 < fleet["ttft_p50_s"] <= fleet["ttft_p99_s"]
+        assert fleet["attained"] == pytest.approx(fleet["slo_goodput_rps"] * full["scenario"]["duration_s"])
+    assert full["fleets"]["static"]["arrivals"] == full["fleets"]["flyball"]["arrivals"] > 10_000
+
+
+def test_caps_weights_and_variants_all_change_and_are_acknowledged(full: dict[str, Any]) -> None:
+    """Batch caps, token budgets, weights and a variant are decided, and each change is seen to hold."""
+    acked = {change["knob"] for change in full["changes"] if change["acked_at_s"] is not None}
+
+    assert {"max_active_requests", "max_batched_tokens", "weight", "variant"} <= acked
+    for change in full["changes"]:
+        assert {"target", "knob", "old", "new", "decided_at_s", "acked_at_s"} <= set(change)
+        assert change["acked_at_s"] is None or change["acked_at_s"] >= change["decided_at_s"]
+
+
+def test_a_variant_counts_as_acknowledged_only_when_the_new_incarnation_runs(full: dict[str, Any]) -> None:
+    """Drain and cold start lie between the decision for another variant and its acknowledgement."""
+    variants = [change for change in full["changes"] if change["knob"] == "variant"]
+
+    assert variants
+    assert all(change["acked_at_s"] - change["decided_at_s"] >= 40 for change in variants)
+
+
+def test_the_static_fleet_is_never_changed(full: dict[str, Any]) -> None:
+    """The fleet that is only observed gets no change at all."""
+    assert {"flyball"} == {change["pool"] for change in full["changes"]}
+
+
+def test_long_context_is_recognised_and_left(full: dict[str, Any]) -> None:
+    """The governed pool is named long_context while that traffic plays, and interactive again after it."""
+    shifts = [(shift["to"], shift["at_s"]) for shift in full["regime_shifts"] if shift["pool"] == "flyball"]
+    entered = next(at_s for name, at_s in shifts if name == "long_context")
+
+    assert 480 <= entered <= 540
+    assert any(name == "interactive" and at_s > 840 for name, at_s in shifts)
+
+
+def test_every_frame_is_accounted_for(full: dict[str, Any]) -> None:
+    """Sent frames are delivered, duplicate, rejected or dropped, and nothing else."""
+    frames = full["frames"]
+
+    assert frames["sent"] == frames["delivered"] + frames["duplicate"] + frames["rejected"] + frames["dropped"] > 4_000
+
+
+async def test_the_log_of_a_demo_replays_identically(full: dict[str, Any]) -> None:
+    """Every decision of the recorded demo comes out again, bit for bit."""
+    assert Verdict.IDENTICAL is await verdict_of(full["log"])
+
+
+def test_the_picture_is_a_png(full: dict[str, Any]) -> None:
+    """The timeline is there and is what its name says."""
+    assert b"\x89PNG" == Path(full["picture"]).read_bytes()[:4]
+
+
+async def test_kafka_and_the_embedded_log_give_the_same_decisions(
+    full: dict[str, Any], kafka_broker: str, tmp_path: Path
+) -> None:
+    """The same trace and seed give the same decisions through real Kafka, version numbers aside, and it replays."""
+    other = play(tmp_path / "kafka", "--log", f"kafka://{kafka_broker}")
+
+    def decided(document: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{name: value for name, value in change.items() if name != "decision"} for change in document["changes"]]
+
+    assert decided(full) == decided(other)
+    assert full["fleets"] == other["fleets"]
+    assert full["regime_shifts"] == other["regime_shifts"]
+    assert Verdict.IDENTICAL is await verdict_of(other["log"])
+
+
+async def test_an_interrupted_demo_leaves_a_log_that_replays(tmp_path: Path) -> None:
+    """Ctrl-C ends it with exit code 130, says where the log lies, and what is there replays."""
+    out = tmp_path / "cut"
+    with subprocess.Popen([FLYBALL, "demo", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        while not (out / "spools").exists():  # it plays once its agents have spools
+            assert demo.poll() is None
+            time.sleep(0.05)
+        time.sleep(1.0)
+        demo.send_signal(signal.SIGINT)
+        said, _ = demo.communicate(timeout=20)
+
+    assert 130 == demo.returncode, said
+    assert str(out / "log") in said.split("Stopped.")[-1]
+    assert "Traceback" not in said
+    assert Verdict.IDENTICAL is await verdict_of(str(out / "log"))
+
+
+def test_plain_lines_end_in_a_table_and_say_where_the_log_lies(tmp_path: Path) -> None:
+    """Without a terminal the demo prints lines, then the figures, then what to try next."""
+    done = run("demo", "--until", "90", "--out", tmp_path / "plain")
+
+    assert 0 == done.returncode, done.stderr
+    assert "requests/s within objective" in done.stdout
+    assert f"flyball replay {tmp_path / 'plain' / 'log'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "/dev/null/here"), "cannot write to the output folder"),
+        (("--policy", "/nowhere/policy.yaml"), "cannot read the policy document"),
+        (("--log", "kafka://127.0.0.1:9"), "127.0.0.1:9"),
+        (("--log", "elsewhere"), "say embedded, or kafka://HOST:PORT"),
+        (("--until", "-1"), "lasts longer than"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, str], said: str, tmp_path: Path) -> None:
+    """What cannot be played is refused with its reason, without a traceback."""
+    rest = () if arguments[0] == "--out" else ("--out", str(tmp_path / "out"))
+    done = run("demo", *arguments, *rest)
+
+    assert 2 == done.returncode
+    assert said in done.stderr
+    assert 1 == len(done.stderr.strip().splitlines())
+
+
+def test_a_wrong_policy_document_names_line_and_nearest_key(tmp_path: Path) -> None:
+    """An unknown key is refused with its place and the key that was probably meant."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nmode: control\nlane: {}\n", encoding="utf-8")
+    done = run("demo", "--policy", policy, "--out", tmp_path / "out")
+
+    assert 2 == done.returncode
+    assert f"{policy}:3:1: unknown key 'lane'" in done.stderr
+    assert "did you mean 'lanes'?" in done.stderr
