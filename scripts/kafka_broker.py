@@ -36,6 +36,7 @@ HOST = "127.0.0.1"
 LEAST_JAVA = 17
 START_S = 60.0
 STOP_S = 20.0
+REPLY = struct.Struct(">iih")  # size, correlation id, error code
 EXIT_FAILED = 1
 EXIT_PREREQUISITE = 3
 
@@ -114,10 +115,10 @@ def answers(port: int) -> bool:
     try:
         with socket.create_connection((HOST, port), timeout=2) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
-            reply = connection.recv(10)
+            reply = connection.recv(REPLY.size)
     except OSError:
         return False
-    return len(reply) == 10 and struct.unpack(">iih", reply)[1:] == (7, 0)
+    return len(reply) == REPLY.size and REPLY.unpack(reply)[1:] == (7, 0)
 
 
 def last_broker(folder: Path) -> Broker | None:

@@ -4,7 +4,7 @@ It fences (only a strictly newer version of the same log and partition), bounds,
 reads back, answers, and eases to safe defaults when its lease runs out. It has no clock, no network and no
 policy: the caller brings messages and time, and calls `poll` about once a second.
 
-- A refusal is final: a version once answered with a Nack is never taken later, also after a restart.
+- A refusal is final: no version once refused is taken later, also after a restart (one log's, if none is held).
 - Refused means unchanged: what an offer had set by then is put back.
 - The lease is renewed by a heartbeat, or by the taking of an offer, of a version strictly newer than the one
   that renewed it last: what an owner wrote proves it alive once, however often it is pushed.

@@ -62,7 +62,15 @@ class _Segment:
     newest_s: float = 0.0
     newest_wall_s: float = 0.0
     boot: BootId = BootId("")
+    descriptor: int = -1
+    """Open while it is written to, and then until it is synced."""
     unsynced: bool = False
+
+    def close(self) -> None:
+        """Close its descriptor, if it is open."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Spool:
@@ -82,8 +90,8 @@ class Spool:
         self._tickets: OrderedDict[Key, Ticket] = OrderedDict()
         self._segments: OrderedDict[int, _Segment] = OrderedDict()
         self._active: _Segment | None = None
-        self._descriptor = -1
-        self._sealed: list[int] = []
+        self._sealed: list[_Segment] = []
+        self._new_names = False
         self._bytes = 0
         self._bad: OrderedDict[Path, int] = OrderedDict()
         self._next = 1
@@ -178,17 +186,24 @@ class Spool:
 
     def unsynced(self) -> list[int]:
         """Descriptors of what was written since the last call; `sync_all` syncs and closes them in any thread."""
-        descriptors, self._sealed = self._sealed, []
+        descriptors = [segment.descriptor for segment in self._sealed]
+        for segment in self._sealed:
+            segment.descriptor = -1
+        self._sealed = []
         if self._active is not None and self._active.unsynced:
             self._active.unsynced = False
-            descriptors.append(os.dup(self._descriptor))
+            descriptors.append(os.dup(self._active.descriptor))
+        if self._new_names and descriptors:
+            self._new_names = False
+            with contextlib.suppress(OSError):
+                descriptors.append(os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC))
         return descriptors
 
     def close(self) -> None:
         """Close everything; what waits stays on disk. Idempotent."""
         self._seal()
-        for descriptor in self._sealed:
-            os.close(descriptor)
+        for segment in self._sealed:
+            segment.close()
         self._sealed = []
         for segment in [segment for segment in self._segments.values() if not segment.left]:
             self._remove_segment(segment)
@@ -201,14 +216,14 @@ class Spool:
                 return
             try:
                 segment = self._writable(len(record))
-                _write(self._descriptor, segment.size, record)
+                _write(segment.descriptor, segment.size, record)
             except OSError as error:
                 ticket.loss = "disk"
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                if full and self._segments:
-                    self._drop_segment(next(iter(self._segments.values())), "disk_full")
-                    continue
-                return
+                victim = next((segment for segment in self._segments.values() if segment.size), None)
+                if victim is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    return
+                self._drop_segment(victim, "disk_full")
+                continue
             ticket.stored = ticket.stored._replace(offset=segment.size)
             ticket.segment = segment
             ticket.loss = ""
@@ -239,25 +254,25 @@ class Spool:
         self._seal()
         number, self._next = self._next, self._next + 1
         path = self.folder / f"{number:012d}.seg"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        self._active = self._segments[number] = _Segment(number=number, path=path, size=0)
-        with contextlib.suppress(OSError):
-            self._sealed.append(os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC))  # the new name is synced too
-        return self._active
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fresh = _Segment(number=number, path=path, size=0, descriptor=descriptor)
+        self._active = self._segments[number] = fresh
+        self._new_names = True
+        return fresh
 
     def _seal(self) -> None:
         """End the active segment; its descriptor waits to be synced."""
         if self._active is None:
             return
         active, self._active = self._active, None
-        if active.unsynced and active.left:
-            self._sealed.append(self._descriptor)
-        else:
-            os.close(self._descriptor)
-        while len(self._sealed) > _MOST_UNSYNCED:
-            os.close(self._sealed.pop(0))  # nobody syncs; the kernel will in its own time
         if not active.left:
             self._remove_segment(active)
+        elif active.unsynced:
+            self._sealed.append(active)
+        else:
+            active.close()
+        if len(self._sealed) > _MOST_UNSYNCED:
+            self._sealed.pop(0).close()  # nobody syncs; the kernel will in its own time
 
     def _settle(self, ticket: Ticket) -> None:
         """Drop what can be sent neither from disk nor from memory."""
@@ -282,8 +297,10 @@ class Spool:
 
     def _remove_segment(self, segment: _Segment) -> None:
         if segment is self._active:
-            os.close(self._descriptor)
             self._active = None
+        if segment in self._sealed:
+            self._sealed.remove(segment)
+        segment.close()  # an open file would keep its place on the disk
         if self._segments.pop(segment.number, None) is not None:
             self._unlink(segment.path, segment.size)
 

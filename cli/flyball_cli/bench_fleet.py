@@ -34,7 +34,13 @@ guard: {raise_dwell: 10s, changes_per_hour: 5000}
 
 KNOBS = (
     KnobSpec(
-        name=BATCH_CAP, knob_class=KnobClass.LIVE, kind=KnobKind.INTEGER, safe=64, minimum=1, maximum=256, unit="requests"
+        name=BATCH_CAP,
+        knob_class=KnobClass.LIVE,
+        kind=KnobKind.INTEGER,
+        safe=64,
+        minimum=1,
+        maximum=256,
+        unit="requests",
     ),
     KnobSpec(
         name=TOKEN_BUDGET,
@@ -45,7 +51,9 @@ KNOBS = (
         maximum=16384,
         unit="tokens",
     ),
-    KnobSpec(name=VARIANT, knob_class=KnobClass.RESTART, kind=KnobKind.CHOICE, safe="graphs", choices=("graphs", "splitkv")),
+    KnobSpec(
+        name=VARIANT, knob_class=KnobClass.RESTART, kind=KnobKind.CHOICE, safe="graphs", choices=("graphs", "splitkv")
+    ),
 )
 
 _KV_CAPACITY_TOKENS = 400_000.0
@@ -135,7 +143,9 @@ class ScriptedPool:
     def _incarnation(self) -> Incarnation:
         return Incarnation("start-1")
 
-    def _ack(self, kind: TargetKind, message: Directive | RoutingTable, target: str, effective: dict[str, Value]) -> Ack:
+    def _ack(
+        self, kind: TargetKind, message: Directive | RoutingTable, target: str, effective: dict[str, Value]
+    ) -> Ack:
         return Ack(
             pool=self.pool,
             kind=kind,

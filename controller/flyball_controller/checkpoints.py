@@ -8,7 +8,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 
-from flyball_core.errors import FlyballError, Rejected
+from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import LogId
 from flyball_log import fold
 from flyball_log.interface import Entry, Log, Topic
@@ -66,7 +66,7 @@ async def find_checkpoint(log: Log, partition: int) -> Restored:
     try:
         records = await fold(log, Topic.STATE, partition)
         found = {key: record.value for key, record in records.items() if record.value is not None}
-    except FlyballError as error:
+    except (Fatal, Rejected) as error:
         refused.append(f"the state topic cannot be read: {error}")
     groups: dict[tuple[int, int, int], list[CheckpointPart]] = defaultdict(list)
     for key, value in found.items():

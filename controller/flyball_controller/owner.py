@@ -7,7 +7,7 @@ loop in life and a simulator in virtual time. It cannot reach an engine: that is
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flyball_core.errors import OffsetGone
+from flyball_core.errors import OffsetGone, Rejected
 from flyball_core.ids import OwnerId, PoolId
 from flyball_core.inputs import Claim, Fingerprint, Input, Tick
 from flyball_core.outputs import (
@@ -24,7 +24,7 @@ from flyball_core.outputs import (
 from flyball_log.interface import Entry, Log, Topic
 from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
 from flyball_controller.machine import PartitionState, Seams, step
-from flyball_controller.machine.orders import standing_intent
+from flyball_controller.machine.orders import INTENTS_OUT_OF_DATE, standing_intent
 from flyball_proto.codec import decode_input, directive_key, encode_audit, encode_directive, encode_input
 
 READ_AT_ONCE = 500
@@ -49,6 +49,8 @@ class Owned:
     intent_s: float = 0.0
     snapshots: list[Snapshot] = field(default_factory=list)
     """What policies outside `step` were asked and nobody took yet."""
+    unpublished: list[tuple[Topic, Entry]] = field(default_factory=list)
+    """What the log did not take yet; it is offered again before anything later."""
 
 
 def publication(output: Output) -> tuple[Topic, Entry] | None:
@@ -87,7 +89,6 @@ class Owner:
         claim = Claim(owner=self._owner, log_id=self._log.log_id, fingerprint=self._fingerprint, wall_s=wall_s)
         [owned.epoch] = await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(claim))])
         self.owned[partition] = owned
-        await self.poll(partition)
         await self._repeat_orders(owned, partition)
         return owned
 
@@ -110,20 +111,20 @@ class Owner:
         """Step through what is new in the inputs and publish the answers; the number of inputs read."""
         owned = self.owned[partition]
         taken = 0
+        await self._publish(owned, partition)
         while not owned.lost:
             records = await self._log.read(Topic.INPUTS, partition, owned.next_offset, limit=READ_AT_ONCE)
             if not records:
                 return taken
-            publications: list[tuple[Topic, Entry]] = []
             for record in records:
                 owned.next_offset = record.offset + 1
                 made = self._step(owned, decode_input(record.offset, record.value))
                 if made is None:
                     owned.lost = True
                     break
-                publications.extend(made)
+                owned.unpublished.extend(made)
             taken += len(records)
-            await self._publish(partition, publications)
+            await self._publish(owned, partition)
         return taken
 
     def _step(self, owned: Owned, item: Input) -> list[tuple[Topic, Entry]] | None:
@@ -146,35 +147,49 @@ class Owner:
 
     def _checkpoint(self, owned: Owned, revision: int) -> list[tuple[Topic, Entry]]:
         slot = owned.checkpoints % SLOTS
+        try:
+            made = [(Topic.STATE, entry) for entry in checkpoint_entries(owned.state, revision, slot)]
+        except Rejected as error:  # a policy remembers what cannot be kept; the inputs still can
+            owned.refused = (*owned.refused[-8:], f"no checkpoint at {revision}: {error}")
+            return []
         owned.checkpoints += 1
-        made = [(Topic.STATE, entry) for entry in checkpoint_entries(owned.state, revision, slot)]
         if owned.checkpoints == SLOTS:  # two of our own stand: those of earlier epochs may go
             made.extend((Topic.STATE, Entry(key, None)) for key in owned.old_checkpoints)
             owned.old_checkpoints = ()
         return made
 
-    async def _publish(self, partition: int, publications: list[tuple[Topic, Entry]]) -> None:
+    async def _publish(self, owned: Owned, partition: int) -> None:
         for topic in (Topic.DECISIONS, Topic.DIRECTIVES, Topic.STATE):
-            entries = [entry for where, entry in publications if where is topic]
+            entries = [entry for where, entry in owned.unpublished if where is topic]
             if entries:
                 await self._log.append(topic, partition, entries)
+                owned.unpublished = [made for made in owned.unpublished if made[0] is not topic]
 
     async def _repeat_orders(self, owned: Owned, partition: int) -> None:
+        """Append the standing orders of every pool, and again if an order overtook them."""
         owned.intent_s = owned.state.time_s
-        intents = [
-            Entry(PoolId(name).encode(), encode_input(intent))
-            for name in sorted(owned.state.pools)
-            if (intent := standing_intent(owned.state.pools[name])) is not None
-        ]
-        if intents:
-            await self._log.append(Topic.INPUTS, partition, intents)
+        overtaken = True
+        while overtaken and not owned.lost:
+            await self.poll(partition)
+            before = _intents_out_of_date(owned.state)
+            intents = [
+                Entry(PoolId(name).encode(), encode_input(intent))
+                for name in sorted(owned.state.pools)
+                if (intent := standing_intent(owned.state.pools[name], owned.next_offset)) is not None
+            ]
+            if intents and not owned.lost:
+                await self._log.append(Topic.INPUTS, partition, intents)
+                await self.poll(partition)
+            overtaken = _intents_out_of_date(owned.state) > before
 
     async def _read_past(self, owned: Owned, partition: int) -> None:
         """Bring the restored state up to the end of the log; its answers were published by others."""
         bounds = await self._log.bounds(Topic.INPUTS, partition)
-        if owned.next_offset < bounds.begin:
-            reason = str(OffsetGone(owned.next_offset, bounds.begin))
-            owned.refused += (f"the state is older than the inputs kept: {reason}",) if owned.next_offset else ()
+        if not bounds.begin <= owned.next_offset <= bounds.end:
+            reason = f"the state is as of input {owned.next_offset - 1}, and the log ends at {bounds.end}"
+            if owned.next_offset < bounds.begin:
+                reason = f"the state is older than the inputs kept: {OffsetGone(owned.next_offset, bounds.begin)}"
+            owned.refused += (reason,) if owned.next_offset else ()
             owned.state = PartitionState(log_id=self._log.log_id, partition=partition)
             owned.seams = self._new_seams()
             owned.next_offset = bounds.begin
@@ -185,3 +200,7 @@ class Owner:
             for record in records:
                 step(owned.state, decode_input(record.offset, record.value), owned.seams)
             owned.next_offset = records[-1].offset + 1
+
+
+def _intents_out_of_date(state: PartitionState) -> int:
+    return sum(pool.counts.get(INTENTS_OUT_OF_DATE, 0) for pool in state.pools.values())

@@ -65,7 +65,7 @@ class ReplayReport:
     duplicates: int = 0
     """Records published more than once, which is harmless."""
     unpublished: int = 0
-    """Records that came out after the last recorded one: the owner ended between a tick and its answer."""
+    """Records that came out here only, at the end of an owner: it ended between a tick and its answer."""
     fingerprints: list[str] = field(default_factory=list)
     """In what the fingerprints of claims differ from this process, one entry per such claim."""
     notes: list[str] = field(default_factory=list)
@@ -78,6 +78,9 @@ class _Made:
     key: bytes
     value: bytes | None
     revision: int
+    """The input that had it published."""
+    epoch: int
+    """Of the owner that published it."""
 
 
 async def replay_log(log: Log, new_seams: Callable[[], Seams], own: Fingerprint) -> ReplayReport:
@@ -125,8 +128,7 @@ async def _replayed(
         for output in outputs:
             found = publication(output)
             if found is not None:
-                yield _Made(found[0], found[1].key, found[1].value, item.offset)
-        del state
+                yield _Made(found[0], found[1].key, found[1].value, item.offset, state.epoch)
 
 
 async def _compare_audit(log: Log, partition: int, made: list[_Made], report: ReplayReport) -> None:
@@ -139,10 +141,15 @@ async def _compare_audit(log: Log, partition: int, made: list[_Made], report: Re
         if skipped:
             report.notes.append(f"partition {partition}: {skipped} records are older than the decisions kept")
             made = made[skipped:]
+    places = {item.value: i for i, item in enumerate(made)}
     seen: set[bytes] = set()
     at, agreed = 0, made[0].revision - 1 if made else -1
     for record in recorded:
         value = record.value or b""
+        place = places.get(value, at)
+        if place > at and all(item.epoch < made[place].epoch for item in made[at:place]):
+            report.unpublished += place - at  # a successor came before that owner's last answers were out
+            at = place
         if at < len(made) and _agrees(value, made[at].value, report):
             seen.add(value)
             agreed = made[at].revision
@@ -150,6 +157,10 @@ async def _compare_audit(log: Log, partition: int, made: list[_Made], report: Re
             report.records += 1
         elif value in seen:
             report.duplicates += 1
+        elif place < at:
+            seen.add(value)  # they came out after all, late
+            report.unpublished -= 1
+            report.records += 1
         else:
             report.differences.append(_difference(partition, value, made[at] if at < len(made) else None, agreed))
             return
@@ -255,6 +266,8 @@ async def _compare_directives(log: Log, partition: int, made: list[_Made], repor
         else:
             wanted[item.key] = item
     recorded = await fold(log, Topic.DIRECTIVES, partition)
+    epoch = max((item.epoch for item in made), default=-1)
+    superseded = {(item.key, item.value) for item in made if item.epoch < epoch}
     newest = max((_directive_revision(r.value) for r in recorded.values()), default=-1)
     last = max((item.revision for item in made), default=-1)
     if newest < last and recorded:
@@ -268,6 +281,8 @@ async def _compare_directives(log: Log, partition: int, made: list[_Made], repor
             continue
         if theirs is not None and ours is None and not _within(theirs.value, made):
             continue  # of before the inputs kept
+        if theirs is not None and (key, theirs.value) in superseded:
+            continue  # what an earlier owner still published after its successor had ended the key
         if len(report.differences) < MOST_DIFFERENCES and not report.fingerprints:
             report.differences.append(
                 Difference(

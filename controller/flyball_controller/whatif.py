@@ -6,10 +6,10 @@ answers are left out, and each directive or table of the replay is answered at o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flyball_core.ids import Incarnation
-from flyball_core.inputs import Ack, AckStatus, Attach, Input, Intent, Malformed, Mode, Order, PolicyText, TargetKind
+from flyball_core.inputs import Ack, AckStatus, Attach, Input, Intent, Malformed, Order, PolicyText, TargetKind
 from flyball_core.knobs import VARIANT, Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
 from flyball_log.interface import Log, Topic
@@ -116,16 +116,7 @@ class _Exchange:
         if isinstance(body, PolicyText):
             return item._replace(body=PolicyText(pool=body.pool, text=self._text, author=body.author))
         if isinstance(body, Intent):
-            return item._replace(
-                body=Intent(
-                    pool=body.pool,
-                    policy_text=self._text,
-                    policy_author=body.policy_author,
-                    mode=Mode.CONTROL if body.mode is Mode.CONTROL else body.mode,
-                    paused=body.paused,
-                    overrides=body.overrides,
-                )
-            )
+            return item._replace(body=replace(body, policy_text=self._text))
         if isinstance(body, Order) and body.mode is not None:
             return item
         if isinstance(body, Attach) and body.attached:

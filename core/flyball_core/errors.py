@@ -1,14 +1,14 @@
 """What can go wrong, by what the caller should do about it.
 
-    FlyballError
-    ├── Retryable        try again later, with back-off; nothing was done
-    │   └── LogUnavailable
-    ├── Rejected         this input will never be taken; say why and go on
-    │   ├── InvalidDocument   (file, line, column, hint)
-    │   └── OffsetGone        (asked for, first kept)
-    └── Fatal            this process cannot go on; an operator must act
-        ├── LogCorrupt        (where, what was found)
-        └── NotALog
+FlyballError
+├── Retryable        try again later, with back-off; nothing was done
+│   └── LogUnavailable
+├── Rejected         this input will never be taken; say why and go on
+│   ├── InvalidDocument   (file, line, column, hint)
+│   └── OffsetGone        (asked for, first kept)
+└── Fatal            this process cannot go on; an operator must act
+    ├── LogCorrupt        (where, what was found)
+    └── NotALog
 """
 
 

@@ -148,7 +148,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """All standing orders of a pool at once, re-appended so that they outlive retention."""
+    """All standing orders of a pool at once, re-appended so that they outlive retention.
+
+    `as_of` is the offset of the first input that they do not reflect: orders that came
+    after it stand against this intent.
+    """
 
     pool: PoolId
     policy_text: str
@@ -156,6 +160,7 @@ class Intent:
     mode: Mode
     paused: bool
     overrides: tuple[OverrideSet, ...] = ()
+    as_of: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,8 +128,8 @@ class DecisionRecord:
 class TickRecord:
     """One line per pool and tick: enough to draw a timeline and to find a first difference.
 
-    `inputs_digest` is the CRC-32 chained over every input record of the partition since
-    its claim, so replay notices any changed bit at the next tick.
+    `inputs_digest` is the CRC-32 chained over every input record of the partition so far,
+    so replay notices any changed bit at the next tick.
     """
 
     pool: PoolId

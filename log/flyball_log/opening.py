@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyball_log.kafka.settings import KafkaSettings
 
 _SCHEME = "kafka://"
+_LAST_PORT = 65535
 
 
 def is_kafka(where: str) -> bool:
@@ -32,7 +33,7 @@ def parse_kafka(where: str) -> tuple[tuple[str, ...], str]:
     brokers = tuple(hosts.split(","))
     for broker in brokers:
         host, _, port = broker.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        if not host or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
             raise Rejected(f"{where}: {broker or 'nothing'!r} is not HOST:PORT, as in kafka://127.0.0.1:9092/flyball")
     return brokers, prefix
 

@@ -1,0 +1,1 @@
+"""Capacity and cost of fleets: queueing, pooling, lag, tiers. Holds nothing yet."""

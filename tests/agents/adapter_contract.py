@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents_stand_ins import Broken
 from flyball_agents.surface import Surface, capability_hash
 from flyball_core.knobs import KnobClass, Value
+from receiver_bench import Broken
 
 
 class SurfaceContract:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from adapter_contract import SurfaceContract
-from agents_stand_ins import POOL, Broken, FakeEngine, FakeGateway, version
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface, offer_directive
 from flyball_agents.gateway_adapter import (
@@ -24,6 +23,7 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, GatewayId, Incarnation
 from flyball_core.inputs import AckStatus, TargetKind
 from flyball_core.outputs import Directive, LaneRule, Route, RoutingTable
+from receiver_bench import POOL, Broken, FakeEngine, FakeGateway, version
 
 
 class TestSettingsKeepTheContract(SurfaceContract):
@@ -150,10 +150,12 @@ def test_a_table_bounds_what_haproxy_bounds() -> None:
     table = TableSurface(FakeGateway(), TableDefaults(most_cap=64, most_wait_s=10.0))
     bounds = {spec.name: (spec.minimum, spec.maximum) for spec in table.specs()}
 
-    assert bounds["weight:a"] == (0, 256)
-    assert bounds["cap:b"] == (0, 64)
-    assert bounds["priority:chat"] == (-2047, 2047)
-    assert bounds["max_wait_s:bulk"] == (0.0, 10.0)
+    assert [bounds[name] for name in ("weight:a", "cap:b", "priority:chat", "max_wait_s:bulk")] == [
+        (0, 256),
+        (0, 64),
+        (-2047, 2047),
+        (0.0, 10.0),
+    ]
 
 
 def test_a_table_eases_to_the_operators_safe_places() -> None:

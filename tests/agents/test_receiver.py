@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agents_stand_ins import AT_LAUNCH, LOG, POOL, SAFE, SPECS, Bench, FakeEngine, odd, version
 from flyball_agents.easing import Phase, ReceiverLimits
 from flyball_agents.receiver_store import Held
 from flyball_agents.surface import capability_hash
@@ -16,6 +15,7 @@ from flyball_core.fencing import Version
 from flyball_core.ids import Incarnation, LogId, PoolId
 from flyball_core.inputs import AckStatus, Attach, TargetKind
 from flyball_core.knobs import Value
+from receiver_bench import AT_LAUNCH, LOG, POOL, SAFE, SPECS, Bench, FakeEngine, odd, version
 
 APPLIED, NACK, PENDING = AckStatus.APPLIED, AckStatus.NACK, AckStatus.PENDING_RESTART
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agents_stand_ins import CAP, MARGIN, SAFE, SPECS, Bench, FakeEngine, odd, version
 from flyball_agents.easing import Phase, ReceiverLimits, least_step, slewed
 from flyball_core.fencing import Version
 from flyball_core.inputs import AckStatus
 from flyball_core.knobs import KnobClass, KnobKind
+from receiver_bench import CAP, MARGIN, SAFE, SPECS, Bench, FakeEngine, odd, version
 
 HOLDING, EASING, EASED = Phase.HOLDING, Phase.EASING, Phase.EASED
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agents_stand_ins import Bench, version
 from flyball_agents.receiver_store import Held, ReceiverStore
 from flyball_core.ids import Incarnation, LogId
 from flyball_core.inputs import AckStatus
+from receiver_bench import Bench, version
 
 FULL = Held(
     version=version(5),

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from agent_stand_ins import CHAT, CODE, Source, chat_source, engine, gateway, gpu
-from agents_stand_ins import odd as odd_thing
 from flyball_agents.sampling import PooledEngine, PooledGateway, PoolView, Reading, Sampler, Sampling
 from flyball_core.frames import BandwidthSource
 from flyball_core.ids import UNASSIGNED, Incarnation
+from node_bench import CHAT, CODE, Source, chat_source, engine, gateway, gpu
+from receiver_bench import odd as odd_thing
 from sampler_contract import SamplerContract
 
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kafka_broker import kafka_broker as kafka_broker
-from kafka_broker import own_broker as own_broker
+
+from kafka_broker import kafka_broker as kafka_broker, own_broker as own_broker
 from log_homes import EmbeddedHome, Home, KafkaHome
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from flyball_log import Entry, Log, Record, Topic, scan
-from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
+from flyball_log.embedded import Durability, EmbeddedSettings
 
 QUICK = EmbeddedSettings(durability=Durability.OS)
 """No waiting for the disk, no threads."""
@@ -23,8 +23,6 @@ def segments(folder: Path, topic: Topic = Topic.INPUTS, partition: int = 0) -> l
 async def everything(log: Log, topic: Topic = Topic.INPUTS, partition: int = 0) -> list[Record]:
     """Every record of a partition."""
     return [record async for records in scan(log, topic, partition) for record in records]
-
-
 
 
 def copy(folder: Path, to: Path) -> Path:

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from embedded_folders import QUICK, entry, everything, segments
 
+from embedded_folders import QUICK, entry, everything, segments
 from flyball_core.errors import LogUnavailable
 from flyball_log import Bounds, Topic
 from flyball_log.embedded import EmbeddedLog, EmbeddedSettings, Retention, files

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
-from embedded_folders import QUICK, entry, everything, segments
 
+from embedded_folders import QUICK, entry, everything, segments
 from flyball_core.errors import Fatal, LogUnavailable, NotALog, Rejected
 from flyball_log import Entry, Topic, fold, open_log
 from flyball_log.embedded import EmbeddedLog, EmbeddedSettings, Retention
@@ -29,8 +28,9 @@ async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 async def test_a_killed_writer_holds_no_lock(tmp_path: Path) -> None:
     """A writer that was killed keeps nobody out."""
     await EmbeddedLog.create(tmp_path / "log", 1).close()
-    code = "import os, sys; from flyball_log.embedded import EmbeddedLog; EmbeddedLog.open(sys.argv[1]); os.kill(os.getpid(), 9)"
-    assert -9 == subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], check=False).returncode
+    code = "import os, sys, flyball_log.embedded as e; e.EmbeddedLog.open(sys.argv[1]); os.kill(os.getpid(), 9)"
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "log"))
+    assert -9 == await killed.wait()
 
     await EmbeddedLog.open(tmp_path / "log").close()
 

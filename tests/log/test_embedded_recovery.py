@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from embedded_folders import QUICK, copy, entry, everything, segments
 
+from embedded_folders import QUICK, copy, entry, everything, segments
 from flyball_core.errors import LogCorrupt
 from flyball_log import Entry, Topic
 from flyball_log.embedded import EmbeddedLog, EmbeddedSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from embedded_folders import QUICK, copy, entry, everything, segments
 
+from embedded_folders import QUICK, copy, entry, everything, segments
 from flyball_core.errors import LogCorrupt, OffsetGone
 from flyball_log import Entry, Topic, fold
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings, Retention, files
@@ -172,7 +172,7 @@ async def test_a_crash_at_any_step_of_a_compaction_loses_nothing(
 
 
 async def test_damage_is_never_compacted_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A partition with a damaged segment is left as it is, appends go on, and the refusal is logged a few times only."""
+    """A partition with a damaged segment is left as it is, appends go on, and the refusal is not logged each time."""
     log = EmbeddedLog.create(tmp_path / "log", 1, SMALL)
     for number in range(30):
         await log.append(Topic.STATE, 0, [entry(number)])

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from log_homes import KafkaHome
 
 from flyball_log import Entry, Log, Membership, Topic, join
+from log_homes import KafkaHome
 
 
 @pytest.fixture

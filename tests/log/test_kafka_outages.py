@@ -7,11 +7,11 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
-from kafka_broker import KafkaBroker
 
 from flyball_core.errors import LogCorrupt, LogUnavailable
 from flyball_log import Entry, Record, Topic, scan
 from flyball_log.kafka import KafkaLog, KafkaSettings, create_topics
+from kafka_broker import KafkaBroker
 
 
 @pytest.fixture

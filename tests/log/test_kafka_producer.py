@@ -1,15 +1,17 @@
 """The producer of the Kafka log when it gets into a state that only a new one leaves."""
 
+# ruff: noqa: SLF001 - the producer is broken from inside
+
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from log_homes import KafkaHome
 
 from flyball_core.errors import Rejected
 from flyball_log import Entry, Topic, scan
 from flyball_log.kafka import KafkaLog
+from log_homes import KafkaHome
 
 
 @pytest.fixture
@@ -36,12 +38,14 @@ def skip_a_sequence_number(producer: AIOKafkaProducer, place: TopicPartition) ->
 
 def take_an_unknown_id(producer: AIOKafkaProducer, place: TopicPartition) -> None:
     """The broker does not know this producer and its sequence."""
-    producer._txn_manager.set_pid_and_epoch(987_654_321, 0)
+    manager = producer._txn_manager
+    manager._pid_and_epoch = manager._pid_and_epoch._replace(pid=987_654_321)
 
 
 def take_an_old_epoch(producer: AIOKafkaProducer, place: TopicPartition) -> None:
     """The broker fences this producer: it has seen a newer epoch."""
-    producer._txn_manager.set_pid_and_epoch(producer._txn_manager.producer_id, -1)
+    manager = producer._txn_manager
+    manager._pid_and_epoch = manager._pid_and_epoch._replace(epoch=-1)
 
 
 def break_its_sender(producer: AIOKafkaProducer, place: TopicPartition) -> None:
@@ -91,8 +95,8 @@ async def test_a_producer_that_was_given_up_leaves_nothing_behind(log: KafkaLog)
 
 async def test_a_topic_with_a_smaller_limit_refuses_clearly(kafka_broker: str) -> None:
     """A record that the topic does not take is rejected and does not block what comes after."""
-    from kafka_tools import create_topic
     from flyball_log.kafka import KafkaSettings, create_topics
+    from kafka_tools import create_topic
 
     settings = KafkaSettings(bootstrap=(kafka_broker,), prefix="small-messages")
     await create_topic(kafka_broker, "small-messages.inputs", 1, {"max.message.bytes": "2000"})

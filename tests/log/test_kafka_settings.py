@@ -110,9 +110,12 @@ async def test_a_broker_that_is_not_there(unused_tcp_port: int) -> None:
 
 async def test_a_broker_that_never_answers(unused_tcp_port: int) -> None:
     """A port that accepts and then says nothing is given up in time."""
+    over = asyncio.Event()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        await over.wait()
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(silent, "127.0.0.1", unused_tcp_port)
     settings = KafkaSettings(bootstrap=(f"127.0.0.1:{unused_tcp_port}",), connect_timeout_s=0.5)
@@ -120,5 +123,7 @@ async def test_a_broker_that_never_answers(unused_tcp_port: int) -> None:
         with pytest.raises(LogUnavailable, match="no answer in time"):
             await open_log(settings.where, kafka=settings)
     finally:
+        over.set()
+        await asyncio.sleep(0.05)
         server.close()
         await server.wait_closed()

@@ -3,11 +3,11 @@
 import uuid
 
 import pytest
-from kafka_tools import create_topic, delete_topic
 
 from flyball_core.errors import Fatal, LogUnavailable, NotALog, Rejected
 from flyball_log import open_log
 from flyball_log.kafka import Finding, KafkaLog, KafkaSettings, check_topics, create_topics
+from kafka_tools import create_topic, delete_topic
 
 
 @pytest.fixture

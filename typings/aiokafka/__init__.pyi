@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from ssl import SSLContext
+from typing import NamedTuple
 
 from aiokafka.abc import ConsumerRebalanceListener as ConsumerRebalanceListener
-from aiokafka.structs import ConsumerRecord as ConsumerRecord
-from aiokafka.structs import RecordMetadata as RecordMetadata
-from aiokafka.structs import TopicPartition as TopicPartition
+from aiokafka.structs import (
+    ConsumerRecord as ConsumerRecord,
+    RecordMetadata as RecordMetadata,
+    TopicPartition as TopicPartition,
+)
 
 class _Client:
     async def close(self) -> None: ...
@@ -16,11 +19,13 @@ class _Sender:
     @property
     def sender_task(self) -> asyncio.Task[None] | None: ...
 
+class _PidAndEpoch(NamedTuple):
+    pid: int
+    epoch: int
+
 class _TransactionManager:
-    producer_id: int
-    producer_epoch: int
+    _pid_and_epoch: _PidAndEpoch
     def increment_sequence_number(self, tp: TopicPartition, increment: int) -> None: ...
-    def set_pid_and_epoch(self, pid: int, epoch: int) -> None: ...
 
 class BatchBuilder:
     def append(self, *, timestamp: int | None, key: bytes | None, value: bytes | None) -> object | None: ...
@@ -54,9 +59,12 @@ class AIOKafkaProducer:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def create_batch(self) -> BatchBuilder: ...
-    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[RecordMetadata]: ...
+    async def send_batch(
+        self, batch: BatchBuilder, topic: str, *, partition: int
+    ) -> asyncio.Future[RecordMetadata]: ...
 
 class AIOKafkaConsumer:
+    _client: _Client
     def __init__(
         self,
         *topics: str,
@@ -84,9 +92,7 @@ class AIOKafkaConsumer:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def assign(self, partitions: Sequence[TopicPartition]) -> None: ...
-    def subscribe(
-        self, topics: Sequence[str] = (), *, listener: ConsumerRebalanceListener | None = None
-    ) -> None: ...
+    def subscribe(self, topics: Sequence[str] = (), *, listener: ConsumerRebalanceListener | None = None) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
     def pause(self, *partitions: TopicPartition) -> None: ...
     def highwater(self, partition: TopicPartition) -> int | None: ...

@@ -5,7 +5,9 @@ source and incarnation. A counter that went back is a reset: its rate is missing
 tick, never negative. Missing is NaN all the way.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ DEGRADED_TICKS = 20
 """How long an engine must be slower than its peers to count as degraded."""
 
 _MISSING = (None,) * CORE
+_UNSMOOTHED = (None,) * len(SMOOTHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,8 @@ class Measured:
 def measure(pool: PoolState, stale_ticks: int) -> Measured:
     """The engine columns of this tick; also renews what the engines keep for smoothing."""
     engines = tuple(pool.engines[name] for name in sorted(pool.engines))
-    count = len(engines)
-    now = np.array([e.row or _MISSING for e in engines], dtype=float).reshape(count, CORE)
-    before = np.array([e.earlier_row or _MISSING for e in engines], dtype=float).reshape(count, CORE)
+    now = _table([e.row or _MISSING for e in engines], CORE)
+    before = _table([e.earlier_row or _MISSING for e in engines], CORE)
     age = pool.tick - np.array([e.row_tick for e in engines], dtype=float)
     elapsed = np.array([e.row_monotonic_s - e.earlier_monotonic_s for e in engines], dtype=float)
     new = age == 0
@@ -92,9 +94,13 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
     return Measured(engines=engines, columns=columns, fresh=fresh, usable=fresh & serving)
 
 
+def _table(rows: Sequence[Sequence[float | None]], width: int) -> NDArray[np.float64]:
+    """Rows of `width` numbers as one array, None as NaN. (Flat first: numpy is slow to find out a nesting.)"""
+    return np.array(list(chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
+
+
 def _smooth(engines: tuple[EngineState, ...], columns: dict[str, Column], running: Column) -> None:
-    kept = np.array([e.smooth or [np.nan] * len(SMOOTHED) for e in engines], dtype=float)
-    kept = kept.reshape(len(engines), len(SMOOTHED))
+    kept = _table([e.smooth or _UNSMOOTHED for e in engines], len(SMOOTHED))
     new = np.array([columns[name] for name in SMOOTHED], dtype=float).reshape(len(SMOOTHED), len(engines)).T
     moved = np.where(np.isnan(kept), new, kept + ENGINE_SMOOTHING * (new - kept))
     smooth = np.where(np.isnan(new), kept, moved)

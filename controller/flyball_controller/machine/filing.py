@@ -112,11 +112,14 @@ def _new_boot(pool: PoolState, agent: AgentState, frame: Frame) -> BootState:
 
 def _fault(numbers: Sequence[float | None]) -> str:
     """Why these numbers cannot be a measurement; empty if they can."""
-    values = (
-        [number for number in numbers if number is not None] if None in numbers else cast("Sequence[float]", numbers)
-    )
+    values = cast("Sequence[float]", numbers)
+    try:
+        total = sum(values)
+    except TypeError:  # something is missing, which is no fault
+        values = [number for number in numbers if number is not None]
+        total = sum(values)
     # One sum sees NaN and infinities, and with no negative among them bounds each number.
-    if values and not (0.0 <= sum(values) <= ABSURD and min(values) >= 0.0):
+    if not (0.0 <= total <= ABSURD and min(values, default=0.0) >= 0.0):
         if any(math.isnan(value) for value in values):
             return "nan"
         return "negative" if min(values) < 0.0 else "absurd"
@@ -151,10 +154,7 @@ def _is_sound(frame: Frame) -> bool:
         map(_gpu_numbers, frame.gpus),
         map(_gateway_numbers, frame.gateways),
     )
-    numbers = list(chain.from_iterable(chain.from_iterable(samples)))
-    if None in numbers:
-        numbers = [number for number in numbers if number is not None]
-    if _fault(numbers):
+    if _fault(list(chain.from_iterable(chain.from_iterable(samples)))):
         return False
     for engine in frame.engines:
         if not engine.engine or not engine.incarnation or (engine.kv_used_ratio or 0.0) > HIGHEST_RATIO:

@@ -6,6 +6,7 @@ raises risk; backing off is always allowed, within bounds and slew.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flyball_core.inputs import Proposal, TargetKind
@@ -24,6 +25,8 @@ LEAD_IN = "bounds"
 
 WHOLE_STEP_S = 1.0
 """How often a whole number may move by one where its slew allows less."""
+
+_NO_RULE = KnobRule()
 
 _QUIET = frozenset({"dead_band", "no_change"})
 """Rules whose stops are not worth a record."""
@@ -73,7 +76,7 @@ def bounds_of(spec: KnobSpec, document: PolicyDocument) -> tuple[float, float]:
     """
     low = -math.inf if spec.minimum is None else spec.minimum
     high = math.inf if spec.maximum is None else spec.maximum
-    rule = document.knobs.get(spec.name, KnobRule())
+    rule = document.knobs.get(spec.name, _NO_RULE)
     lower = low if rule.minimum is None else min(max(low, rule.minimum), high)
     upper = high if rule.maximum is None else max(min(high, rule.maximum), lower)
     if spec.kind is KnobKind.INTEGER and math.isfinite(lower) and math.isfinite(upper):
@@ -82,10 +85,10 @@ def bounds_of(spec: KnobSpec, document: PolicyDocument) -> tuple[float, float]:
     return lower, upper
 
 
-def lead_in(pool: PoolState, document: PolicyDocument) -> list[Proposal]:
-    """Proposals for settings that stand outside their bounds, as after a stricter document."""
+def lead_in(pool: PoolState, document: PolicyDocument, engines: Iterable[str]) -> list[Proposal]:
+    """Proposals for settings of these engines that stand outside their bounds, as after a stricter document."""
     found = []
-    for name in sorted(pool.engines):
+    for name in engines:
         engine = pool.engines[name]
         for knob in (WEIGHT, *sorted(engine.wanted)):
             spec, value = spec_of(engine, knob, document), current_value(engine, knob)
@@ -152,7 +155,7 @@ def _stop(proposal: Proposal, before: Value | None, rule: str, reason: str) -> V
 
 
 def _rule(pool: PoolState, proposal: Proposal, rails: Rails, restarts: int) -> Verdict:
-    engine = pool.engines.get(proposal.target)
+    engine = pool.engines.get(proposal.target) if proposal.kind is TargetKind.ENGINE else None
     spec = None if engine is None else spec_of(engine, proposal.knob, rails.document)
     if engine is None or spec is None:
         return _stop(proposal, None, "unknown", f"{proposal.target} has no knob {proposal.knob!r}")

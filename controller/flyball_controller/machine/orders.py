@@ -37,6 +37,7 @@ from flyball_policies.reading import read_document
 FIRST_BACKOFF_S = 5.0
 LONGEST_BACKOFF_S = 300.0
 MAX_OVERRIDES = 256
+INTENTS_OUT_OF_DATE = "intents_out_of_date"
 LARGEST_NUMBER = 2**62
 """No knob is set to a number of this size; below it, every whole number can be sent."""
 MAX_GATEWAYS = 256
@@ -81,7 +82,10 @@ def take_order(pool: PoolState, body: Order, recorder: Recorder) -> None:
 
 
 def take_intent(pool: PoolState, body: Intent) -> None:
-    """All standing orders at once, as an owner repeats them; wrong ones leave those in force."""
+    """All standing orders at once, as an owner repeats them; wrong or overtaken ones leave those in force."""
+    if body.as_of < pool.orders_end:
+        pool.count(INTENTS_OUT_OF_DATE)
+        return
     try:
         document_of(body.policy_text)
     except InvalidDocument:
@@ -169,12 +173,22 @@ def proposals_fault(policy: str, proposals: list[Proposal]) -> str:
         if proposal.policy != policy:
             return f"proposed in the name of {proposal.policy!r}"
         if not isinstance(value, (bool, int, float, str)) or not all(isinstance(word, str) for word in words):
-            return f"proposed {value!r} for {proposal.knob!r} of {proposal.target!r}"
+            return f"proposed {value!a} for {proposal.knob!a} of {proposal.target!a}"
+        if not _sendable("".join(words) + str(value)):
+            return f"proposed what is no text for {proposal.knob!a} of {proposal.target!a}"
         if not isinstance(value, (bool, str)) and not abs(value) < LARGEST_NUMBER:
             return f"proposed {value} for {proposal.knob} of {proposal.target}"
         if not 0.0 <= proposal.propensity <= 1.0:
             return f"proposed with a propensity of {proposal.propensity}"
     return ""
+
+
+def _sendable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
@@ -214,9 +228,9 @@ def _attach_engine(pool: PoolState, engine: EngineState, body: Attach, recorder:
     if isinstance(variant, str):
         engine.variant = variant
     for name, knob in engine.knobs.items():
-        held, wanted = body.effective.get(name), engine.wanted.get(name)
-        if wanted is not None and knob.refuse(wanted) is not None:
-            wanted = engine.wanted.pop(name)  # its bounds are others than before
+        if name in engine.wanted and knob.refuse(engine.wanted[name]) is not None:
+            del engine.wanted[name]  # its bounds are others than before
+        held = body.effective.get(name)
         # What it holds is what it is wanted to hold, until somebody wants otherwise.
         if knob.knob_class is not KnobClass.RESTART and held is not None and knob.refuse(held) is None:
             engine.wanted.setdefault(name, held)
@@ -337,8 +351,8 @@ def _back_off(holding: Holding, now_s: float) -> None:
     holding.not_before_s = now_s + holding.backoff_s
 
 
-def standing_intent(pool: PoolState) -> Intent | None:
-    """All standing orders of a pool as one input; None if it has none to repeat."""
+def standing_intent(pool: PoolState, as_of: int) -> Intent | None:
+    """All standing orders of a pool, before the input `as_of`, as one input; None if it has none to repeat."""
     if not pool.policy_text and pool.mode is Mode.OBSERVE and not pool.overrides and not pool.paused:
         return None
     return Intent(
@@ -348,4 +362,5 @@ def standing_intent(pool: PoolState) -> Intent | None:
         mode=pool.mode,
         paused=pool.paused,
         overrides=tuple(pool.overrides[name] for name in sorted(pool.overrides)),
+        as_of=as_of,
     )

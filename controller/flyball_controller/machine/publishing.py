@@ -40,6 +40,11 @@ def table_key(pool: str, gateway: str, epoch: int) -> str:
     return f"table/{pool}/{gateway}/{epoch}"
 
 
+def heartbeat_key(pool: str, epoch: int) -> str:
+    """The compacted key of a pool's heartbeat under one epoch."""
+    return f"heartbeat/{pool}/{epoch}"
+
+
 def publish(
     pool: PoolState, document: PolicyDocument, version: Version, decision: str, now_s: float, *, takeover: bool
 ) -> list[Output]:
@@ -143,21 +148,11 @@ def _table(
     *,
     takeover: bool,
 ) -> Iterator[Output]:
-    gateways = _attached_gateways(pool)
-    place = gateways.index(gateway)
-    routes = tuple(
-        Route(
-            engine=EngineId(name),
-            weight=_weight(engine),
-            in_flight_cap=share(_in_flight_cap(engine), place, len(gateways)),
-        )
-        for name in sorted(pool.engines)
-        if (engine := pool.engines[name]).gone_s is None
-    )
+    last, holding = gateway.published, gateway.holding
+    routes = _routes(pool, gateway, last.routes if last is not None else ())
     lanes = tuple(
         LaneRule(lane=lane.name, priority=lane.priority, max_wait_s=lane.longest_wait_s) for lane in document.lanes
     )
-    last, holding = gateway.published, gateway.holding
     changed = last is None or last.routes != routes or last.lanes != lanes
     if not _due(holding, now_s, changed=changed, takeover=takeover):
         return
@@ -172,6 +167,24 @@ def _table(
     gateway.published = table
     yield table
     yield from _published(holding, table_key(pool.pool, gateway.gateway, version.epoch), version, now_s)
+
+
+def _routes(pool: PoolState, gateway: GatewayState, last: tuple[Route, ...]) -> tuple[Route, ...]:
+    """One gateway's routes by engine; a route that is as it was `last` is that very object."""
+    gateways = _attached_gateways(pool)
+    place, count = gateways.index(gateway), len(gateways)
+    kept = {route.engine: route for route in last}
+    routes = []
+    for name in sorted(pool.engines):
+        engine = pool.engines[name]
+        if engine.gone_s is not None:
+            continue
+        weight, cap = _weight(engine), share(_in_flight_cap(engine), place, count)
+        route = kept.get(EngineId(name))
+        if route is None or route.weight != weight or route.in_flight_cap != cap:
+            route = Route(engine=EngineId(name), weight=weight, in_flight_cap=cap)
+        routes.append(route)
+    return tuple(routes)
 
 
 def _weight(engine: EngineState) -> int:

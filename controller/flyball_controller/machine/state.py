@@ -191,6 +191,8 @@ class PoolState:
     policy_text: str = ""
     policy_author: str = ""
     overrides: dict[str, OverrideSet] = field(default_factory=dict)
+    orders_end: int = 0
+    """The offset after the last order; an intent that reflects less is out of date."""
     grants: dict[str, tuple[float, float]] = field(default_factory=dict)
     # parts
     agents: dict[str, AgentState] = field(default_factory=dict)
@@ -201,6 +203,8 @@ class PoolState:
     counts: dict[str, int] = field(default_factory=dict)
     # what the tick keeps
     tick: int = 0
+    beat_key: str = ""
+    """The compacted key of the last heartbeat."""
     features: dict[str, float] = field(default_factory=dict)
     regime: RegimeState = field(default_factory=RegimeState)
     detector: dict[str, Any] = field(default_factory=dict)

@@ -89,6 +89,8 @@ def _take_order(state: PartitionState, offset: int, body: object) -> None:
     if pool is None:
         return
     recorder = Recorder(state, pool, offset)
+    if isinstance(body, OverrideSet | OverrideClear | PolicyText | Order):
+        pool.orders_end = offset + 1
     if isinstance(body, Ack):
         orders.take_ack(pool, body, recorder, state.time_s)
     elif isinstance(body, Attach):

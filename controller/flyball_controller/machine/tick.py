@@ -7,7 +7,7 @@ import numpy as np
 
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Mode, Proposal, TargetKind
-from flyball_core.knobs import VARIANT, KnobClass, KnobKind
+from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec
 from flyball_core.outputs import (
     Directive,
     Heartbeat,
@@ -16,6 +16,7 @@ from flyball_core.outputs import (
     RoutingTable,
     Snapshot,
     TickRecord,
+    Tombstone,
     Verdict,
 )
 from flyball_controller.machine import relaunch
@@ -23,10 +24,10 @@ from flyball_controller.machine.features import Measured, mark_degraded, measure
 from flyball_controller.machine.filing import release_frames
 from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge, lead_in
 from flyball_controller.machine.orders import document_of, proposals_fault, trip
-from flyball_controller.machine.publishing import directive_key, publish, table_key, withdraw
+from flyball_controller.machine.publishing import directive_key, heartbeat_key, publish, table_key, withdraw
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import PolicySlot, Seams
-from flyball_controller.machine.state import Holding, OutcomeDue, PartitionState, PoolState
+from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
 from flyball_policies.document import PolicyDocument
 from flyball_policies.seam import WEIGHT, Column, PoolView
 
@@ -38,6 +39,8 @@ GONE_AFTER_S = 600.0
 
 MIX_FEATURE = "context_tokens"
 """The feature whose logarithm the change detector watches: it hardly moves with load."""
+
+_NUMERIC = (KnobKind.INTEGER, KnobKind.REAL)
 
 _OUTCOME_FEATURES = ("tpot_s", "ttft_s", "kv_used_max", "gen_tokens_per_s", "running", "waiting", "queued", "hbm_ratio")
 
@@ -73,17 +76,24 @@ def run_tick(
     outputs.extend(pool.notes)
     pool.notes = []
     outputs.append(_tick_record(partition, pool, revision, alarm=alarm))
-    outputs.append(
-        Heartbeat(
-            pool=PoolId(pool.pool),
-            version=partition.version(revision),
-            time_s=now_s,
-            wall_s=partition.wall_s,
-            hold_s=document.hold_s,
-        )
-    )
+    outputs.extend(_beat(partition, pool, revision, document.hold_s))
     pool.tick += 1
     return outputs
+
+
+def _beat(partition: PartitionState, pool: PoolState, revision: int, hold_s: float) -> Iterator[Output]:
+    """The heartbeat, and an end to the one kept of an earlier epoch."""
+    yield Heartbeat(
+        pool=PoolId(pool.pool),
+        version=partition.version(revision),
+        time_s=partition.time_s,
+        wall_s=partition.wall_s,
+        hold_s=hold_s,
+    )
+    key = heartbeat_key(pool.pool, partition.epoch)
+    if pool.beat_key not in ("", key):
+        yield Tombstone(key=pool.beat_key)
+    pool.beat_key = key
 
 
 def _look(
@@ -140,25 +150,41 @@ def _long_gone(gone_s: float | None, now_s: float) -> bool:
     return gone_s is not None and now_s - gone_s >= GONE_AFTER_S
 
 
+def _held(engines: tuple[EngineState, ...], specs: list[KnobSpec | None], knob: str) -> Column:
+    """What each engine is wanted to hold of a knob; NaN where it has no such number."""
+    wanted = [None if spec is None else engine.wanted.get(knob) for engine, spec in zip(engines, specs, strict=True)]
+    return np.array([math.nan if value is None or isinstance(value, str) else value for value in wanted], dtype=float)
+
+
+def _limits(specs: list[KnobSpec | None], document: PolicyDocument) -> tuple[Column, Column]:
+    """The bounds of one knob by engine; worked out once for all engines that say the same of it."""
+    known: dict[tuple[bool, float | None, float | None], tuple[float, float]] = {}
+    rows = []
+    for spec in specs:
+        if spec is None:
+            rows.append((math.nan, math.nan))
+            continue
+        own = (spec.kind is KnobKind.INTEGER, spec.minimum, spec.maximum)
+        limits = known.get(own)
+        if limits is None:
+            limits = known[own] = bounds_of(spec, document)
+        rows.append(limits)
+    bounds = np.array(rows, dtype=float).reshape(len(specs), 2)
+    return bounds[:, 0], bounds[:, 1]
+
+
 def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s: float) -> PoolView:
     """The pool as policies see it."""
     engines = measured.engines
-    numeric = sorted(
-        {name for e in engines for name, spec in e.knobs.items() if spec.kind in (KnobKind.INTEGER, KnobKind.REAL)}
-    )
     settings: dict[str, Column] = {}
     floors: dict[str, Column] = {}
     ceilings: dict[str, Column] = {}
-    for knob in numeric:
-        held, low, high = [], [], []
-        for engine in engines:
-            spec, value = engine.knobs.get(knob), engine.wanted.get(knob)
-            number = math.nan if value is None or isinstance(value, str) else float(value)
-            lower, upper = (math.nan, math.nan) if spec is None else bounds_of(spec, document)
-            held.append(number if spec is not None else math.nan)
-            low.append(lower)
-            high.append(upper)
-        settings[knob], floors[knob], ceilings[knob] = np.array(held), np.array(low), np.array(high)
+    for knob in sorted(set().union(*[engine.knobs for engine in engines])):
+        specs = [engine.knobs.get(knob) for engine in engines]
+        if not any(spec is not None and spec.kind in _NUMERIC for spec in specs):
+            continue
+        settings[knob] = _held(engines, specs, knob)
+        floors[knob], ceilings[knob] = _limits(specs, document)
     settings[WEIGHT] = np.array([float(engine.weight) for engine in engines])
     return PoolView(
         pool=pool.pool,
@@ -181,13 +207,23 @@ def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s
 
 def _proposals(pool: PoolState, view: PoolView, seams: Seams, recorder: Recorder) -> list[Proposal]:
     """What overrides, bounds, policies inside the tick and answers from outside it ask for, in that order."""
-    wanted = _pinned(pool) + lead_in(pool, view.document)
+    wanted = _pinned(pool) + lead_in(pool, view.document, _outside(view))
     for slot in seams.slots:
         wanted.extend(_ask(pool, view, slot, recorder))
     for name in sorted(pool.slow):
         wanted.extend(pool.slow[name])
     pool.slow = {}
     return wanted
+
+
+def _outside(view: PoolView) -> list[str]:
+    """The engines with a setting outside its bounds, found without going through them one by one."""
+    weights = view.settings[WEIGHT]
+    outside = (weights < view.document.weights.minimum) | (weights > view.document.weights.maximum)
+    for knob, lowest in view.floors.items():
+        held = view.settings[knob]
+        outside |= (held < lowest) | (held > view.ceilings[knob])
+    return [view.engines[i] for i in np.flatnonzero(outside).tolist()]
 
 
 def _pinned(pool: PoolState) -> list[Proposal]:

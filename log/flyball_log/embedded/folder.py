@@ -52,7 +52,7 @@ def create_folder(folder: Path, partitions: int, created_s: float) -> Meta:
         if _META in inside:
             raise Rejected(f"{folder} already holds a log")
         if inside - ours:
-            raise Rejected(f"{folder} is not empty and holds no log: {sorted(inside - ours)[0]}")
+            raise Rejected(f"{folder} is not empty and holds no log: {min(inside - ours)}")
         for topic in Topic:
             for partition in range(partitions):
                 partition_folder(folder, topic, partition).mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,9 @@
 The only module that reads certificates and passwords.
 """
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext, SSLError
 from typing import TypedDict
@@ -31,6 +32,9 @@ from flyball_log.kafka.settings import KafkaSettings
 
 REQUEST_MS = 5000
 """Longest wait for the answer to one request."""
+_STOP_S = 3.0
+_RETRY_MS = 500
+"""Pause of a reader whose broker is away; the client logs every attempt."""
 FETCH_BYTES = 4 * 1024 * 1024
 """Most bytes that a consumer fetches at once."""
 
@@ -81,13 +85,33 @@ def connection(settings: KafkaSettings) -> Connection:
     )
 
 
-def make_consumer(settings: KafkaSettings) -> AIOKafkaConsumer:
+class Consumer(AIOKafkaConsumer):
+    """A consumer that can be stopped in any state."""
+
+    async def end(self) -> None:
+        """Stop within a few seconds.
+
+        The client's own `stop` can hang without a broker, and can end with the cancellation of one of its
+        tasks, which must not be taken for ours; then its connections are still open.
+        """
+        stopping = asyncio.create_task(self.stop())
+        _, pending = await asyncio.wait([stopping], timeout=_STOP_S)
+        if pending:
+            stopping.cancel()
+            await asyncio.wait([stopping])
+        if stopping.cancelled() or stopping.exception() is not None:
+            with suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(self._client.close(), _STOP_S)
+
+
+def make_consumer(settings: KafkaSettings) -> Consumer:
     """A consumer without a group, which never chooses an offset by itself."""
-    return AIOKafkaConsumer(
+    return Consumer(
         **connection(settings),
         client_id="flyball-reader",
         enable_auto_commit=False,
         auto_offset_reset="none",
+        retry_backoff_ms=_RETRY_MS,
         fetch_max_bytes=FETCH_BYTES,
         max_partition_fetch_bytes=FETCH_BYTES,
     )

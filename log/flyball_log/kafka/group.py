@@ -10,20 +10,19 @@ import logging
 from collections.abc import Collection
 from contextlib import suppress
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from flyball_core.errors import Fatal
 from flyball_log.interface import Topic
-from flyball_log.kafka.clients import connection
+from flyball_log.kafka.clients import Consumer, connection
 from flyball_log.kafka.settings import KafkaSettings
 
 SESSION_S = 10.0
 """A member that is silent for so long loses its partitions."""
 _POLL_S = 1.0
 _BACKOFF_S = (0.5, 10.0)
-_STOP_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -31,11 +30,12 @@ _logger = logging.getLogger(__name__)
 class _Listener(ConsumerRebalanceListener):
     """Hears what is assigned. Does nothing that can fail: the client swallows exceptions here."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self.assigned: frozenset[int] = frozenset()
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        del revoked  # rebalances are eager: always all of them
         self.assigned = frozenset()
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
@@ -90,14 +90,13 @@ class GroupMembership:
                         raise
         finally:
             self._listener = None
-            with suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await consumer.end()
 
-    def _make_consumer(self) -> AIOKafkaConsumer:
+    def _make_consumer(self) -> Consumer:
         # The assignor remembers in its class what this member had, so each member has its own class.
         remembers = {"member_assignment": None, "generation": StickyPartitionAssignor.DEFAULT_GENERATION_ID}
         assignor = type("Sticky", (StickyPartitionAssignor,), remembers)
-        return AIOKafkaConsumer(
+        return Consumer(
             **connection(self._settings),
             client_id="flyball-controller",
             group_id=self._settings.group,

@@ -6,7 +6,7 @@ to readers is replicated as `topics check` demands, and so is never taken back.
 
 from collections.abc import Sequence
 
-from flyball_core.errors import Fatal, LogUnavailable, NotALog, Rejected
+from flyball_core.errors import Fatal, LogUnavailable, NotALog, OffsetGone, Rejected
 from flyball_core.ids import LogId
 from flyball_log.grouping import GroupCommit
 from flyball_log.interface import Bounds, Entry, Membership, Record, Topic
@@ -25,7 +25,9 @@ _HINT = "run `flyball topics create`"
 class KafkaLog:
     """A log in Kafka. Made by `open`, for the event loop that it is made on."""
 
-    def __init__(self, settings: KafkaSettings, log_id: LogId, partitions: int, reading: Reading, *, read_only: bool) -> None:
+    def __init__(
+        self, settings: KafkaSettings, log_id: LogId, partitions: int, reading: Reading, *, read_only: bool
+    ) -> None:
         self._settings = settings
         self._log_id = log_id
         self._partitions = partitions
@@ -112,6 +114,8 @@ class KafkaLog:
         check_partition(partition, self._partitions)
         if limit < 1:
             return []
+        if start < 0:
+            raise OffsetGone(start, (await self.bounds(topic, partition)).begin)
         return await self._reading.read(self._settings.topic(topic), partition, start, limit, wait_s)
 
     async def bounds(self, topic: Topic, partition: int) -> Bounds:

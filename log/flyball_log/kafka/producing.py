@@ -97,7 +97,9 @@ class Producing:
                     await self._give_up(live, error)
                 if loop.time() + pause_s >= deadline:
                     seconds = self._settings.append_timeout_s
-                    raise LogUnavailable(f"{self._settings.where}: not written within {seconds:g} s: {error!r}") from error
+                    raise LogUnavailable(
+                        f"{self._settings.where}: not written within {seconds:g} s: {error!r}"
+                    ) from error
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 

@@ -6,29 +6,27 @@ goes on where it was finds records fetched ahead. Commits no offsets and joins n
 
 import asyncio
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError
+from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
 from flyball_core.errors import LogCorrupt, LogUnavailable, OffsetGone
 from flyball_log.interface import Bounds, Record
-from flyball_log.kafka.clients import make_consumer, translated
+from flyball_log.kafka.clients import Consumer, make_consumer, translated
 from flyball_log.kafka.settings import KafkaSettings
 
 _IDLE_PER_PARTITION = 3
 """Consumers of one partition kept for readers at different places."""
 _PROOF_S = 10.0
 """An idle reader is told that the log answers at least so often, or that it does not."""
-_STOP_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class _Cursor:
     """A consumer of one partition, and the offset it goes on at."""
 
-    consumer: AIOKafkaConsumer
+    consumer: Consumer
     partition: TopicPartition
     position: int
     proven_s: float
@@ -42,7 +40,7 @@ class Reading:
         self._settings = settings
         self._idle: dict[TopicPartition, list[_Cursor]] = {}
         self._ends: dict[TopicPartition, int] = {}
-        self._asker: AIOKafkaConsumer | None = None
+        self._asker: Consumer | None = None
         self._making = asyncio.Lock()
 
     def note_end(self, topic: str, partition: int, end: int) -> None:
@@ -60,17 +58,17 @@ class Reading:
         self.note_end(topic, partition, ends[place])
         return Bounds(begins[place], ends[place])
 
-    async def _started_asker(self) -> AIOKafkaConsumer:
+    async def _started_asker(self) -> Consumer:
         async with self._making:
             if self._asker is None:
                 self._asker = await self._start(make_consumer(self._settings))
             return self._asker
 
-    async def _start(self, consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
+    async def _start(self, consumer: Consumer) -> Consumer:
         try:
             await asyncio.wait_for(consumer.start(), self._settings.connect_timeout_s)
         except BaseException:
-            await _stop(consumer)
+            await consumer.end()
             raise
         return consumer
 
@@ -154,11 +152,11 @@ class Reading:
     async def _give_back(self, cursor: _Cursor, *, keep: bool) -> None:
         idle = self._idle.get(cursor.partition)
         if not keep or idle is None:
-            await _stop(cursor.consumer)
+            await cursor.consumer.end()
             return
         idle.append(cursor)
         if len(idle) > _IDLE_PER_PARTITION:
-            await _stop(idle.pop(0).consumer)
+            await idle.pop(0).consumer.end()
 
     async def close(self) -> None:
         """Release the connections."""
@@ -167,9 +165,4 @@ class Reading:
         if self._asker is not None:
             consumers.append(self._asker)
             self._asker = None
-        await asyncio.gather(*(_stop(consumer) for consumer in consumers))
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(consumer.stop(), _STOP_S)
+        await asyncio.gather(*(consumer.end() for consumer in consumers))

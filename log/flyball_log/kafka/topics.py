@@ -123,7 +123,9 @@ async def _create(settings: KafkaSettings, admin: AIOKafkaAdminClient, wanted: l
 async def _until_there(settings: KafkaSettings, admin: AIOKafkaAdminClient) -> None:
     """Wait until every topic is known to the broker that is asked."""
     async with asyncio.timeout(_CREATE_S):
-        while not all((await describe(settings, admin)).values()):
+        while True:
+            if all((await describe(settings, admin)).values()):
+                return
             await asyncio.sleep(0.1)
 
 
@@ -164,7 +166,9 @@ async def check_topics(settings: KafkaSettings, *, dev: bool = False) -> list[Fi
         try:
             if await read_log_id(settings, reading) is None:
                 problem = "holds no log id"
-                findings.append(Finding(topic=settings.meta_topic, problem=problem, remedy="run `flyball topics create`"))
+                findings.append(
+                    Finding(topic=settings.meta_topic, problem=problem, remedy="run `flyball topics create`")
+                )
         finally:
             await reading.close()
     return findings

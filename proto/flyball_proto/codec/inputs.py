@@ -39,13 +39,13 @@ from flyball_proto.codec.words import (
     fill_setting,
     fill_value,
     fill_version,
+    knows_knob,
     read_knob,
-    read_setting,
+    read_known,
     read_value,
     read_version,
 )
-from flyball_proto.v1 import common_pb2
-from flyball_proto.v1 import inputs_pb2 as pb
+from flyball_proto.v1 import common_pb2, inputs_pb2 as pb
 
 
 def _kind(member: TargetKind) -> common_pb2.TargetKind.ValueType:
@@ -99,9 +99,10 @@ def _read_attach(m: pb.Attach) -> Attach:
         incarnation=Incarnation(m.incarnation),
         attached=m.attached,
         capability_hash=m.capability_hash,
-        knobs=tuple(read_knob(knob) for knob in m.knobs),
+        # A knob that only a newer peer knows is not ours to move; the others are.
+        knobs=tuple(read_knob(knob) for knob in m.knobs if knows_knob(knob)),
         held=read_version(m.held) if m.HasField("held") else None,
-        effective=read_setting(m.effective),
+        effective=read_known(m.effective),
     )
 
 
@@ -122,7 +123,7 @@ def _read_ack(m: pb.Ack) -> Ack:
         version=read_version(m.version),
         status=ACK_STATUSES.member(m.status, AckStatus),
         reason=m.reason,
-        effective=read_setting(m.effective),
+        effective=read_known(m.effective),
     )
 
 
@@ -184,7 +185,7 @@ def _read_order(m: pb.Order) -> Order:
 
 def _fill_intent(m: pb.Intent, body: Intent) -> None:
     m.pool, m.policy_text, m.policy_author = body.pool, body.policy_text, body.policy_author
-    m.mode, m.paused = _mode(body.mode), body.paused
+    m.mode, m.paused, m.as_of = _mode(body.mode), body.paused, body.as_of
     for override in body.overrides:
         _fill_override(m.overrides.add(), override)
 
@@ -197,6 +198,7 @@ def _read_intent(m: pb.Intent) -> Intent:
         mode=MODES.member(m.mode, Mode),
         paused=m.paused,
         overrides=tuple(_read_override(override) for override in m.overrides),
+        as_of=m.as_of,
     )
 
 
@@ -273,7 +275,10 @@ def encode_input(body: Body) -> bytes:
     record = pb.InputRecord()
     message = getattr(record, field)
     message.SetInParent()  # an all-default body is still that body
-    fill(message, body)
+    try:
+        fill(message, body)
+    except (TypeError, ValueError) as error:  # out of a field's range, or no text
+        raise Rejected(f"this {type(body).__name__} does not fit the contract: {error}") from error
     return record.SerializeToString(deterministic=True)
 
 

@@ -29,8 +29,7 @@ from flyball_proto.codec.words import (
     read_value,
     read_version,
 )
-from flyball_proto.v1 import common_pb2
-from flyball_proto.v1 import outputs_pb2 as pb
+from flyball_proto.v1 import common_pb2, outputs_pb2 as pb
 
 _KINDS = EnumPair(
     "record kind",
@@ -45,8 +44,10 @@ _KINDS = EnumPair(
 
 
 def directive_key(output: Directive | RoutingTable | Heartbeat) -> str:
-    """The compacted key of an output. It carries the epoch: compaction keeps the last
-    record of a key, and a frozen owner's last record must not displace its successor's.
+    """The compacted key of an output, which carries the epoch.
+
+    Compaction keeps the last record of a key, and a frozen owner's last record must not
+    displace its successor's.
     """
     if isinstance(output, Directive):
         return f"directive/{output.pool}/{output.engine}/{output.version.epoch}"
@@ -120,7 +121,9 @@ def read_table(m: pb.RoutingTable) -> RoutingTable:
         pool=PoolId(m.pool),
         gateway=GatewayId(m.gateway),
         version=read_version(m.version),
-        routes=tuple(Route(engine=EngineId(r.engine), weight=r.weight, in_flight_cap=r.in_flight_cap) for r in m.routes),
+        routes=tuple(
+            Route(engine=EngineId(r.engine), weight=r.weight, in_flight_cap=r.in_flight_cap) for r in m.routes
+        ),
         lanes=tuple(LaneRule(lane=lane.lane, priority=lane.priority, max_wait_s=lane.max_wait_s) for lane in m.lanes),
         decision=m.decision,
     )

@@ -29,24 +29,29 @@ _gateway_numbers = attrgetter(*GATEWAY_NUMBERS)
 _SOURCES = {int(source): source for source in BandwidthSource}
 
 
-def _absent_to_none(message: Message, names: tuple[str, ...], numbers: Sequence[float | None]) -> list[float | None]:
-    has = message.HasField
-    return [number if number or has(name) else None for number, name in zip(numbers, names)]  # noqa: B905 - hot
+def _absent_to_none(message: Message, names: tuple[str, ...], numbers: tuple[float, ...]) -> Sequence[float | None]:
+    """The numbers as read, None where the message carries none."""
+    zeros = numbers.count(0.0)
+    if not zeros:
+        return numbers
+    found: list[float | None] = list(numbers)
+    at = -1
+    for _ in range(zeros):
+        at = numbers.index(0.0, at + 1)
+        if not message.HasField(names[at]):
+            found[at] = None
+    return found
 
 
 def _read_engine(message: pb.EngineSample) -> EngineSample:
-    numbers: Sequence[float | None] = _engine_numbers(message)
-    if 0.0 in numbers:
-        numbers = _absent_to_none(message, ENGINE_NUMBERS, numbers)
+    numbers = _absent_to_none(message, ENGINE_NUMBERS, _engine_numbers(message))
     return EngineSample._make(
         (message.engine, message.incarnation, message.rank, tuple(message.gpus[:]), message.variant, *numbers)
     )
 
 
 def _read_gpu(message: pb.GpuSample) -> GpuSample:
-    numbers: Sequence[float | None] = _gpu_numbers(message)
-    if 0.0 in numbers:
-        numbers = _absent_to_none(message, GPU_NUMBERS, numbers)
+    numbers = _absent_to_none(message, GPU_NUMBERS, _gpu_numbers(message))
     # A source that a newer agent knows and we do not is no source we can rely on.
     source = _SOURCES.get(message.hbm_bandwidth_source, BandwidthSource.NONE)
     return GpuSample._make((message.gpu_index, message.uuid, source, message.throttle_reasons, *numbers))
@@ -105,4 +110,6 @@ def fill_frame(message: pb.TelemetryFrame, frame: Frame) -> None:
             row = message.gateways.add(gateway=gateway.gateway, incarnation=gateway.incarnation, lane=gateway.lane)
             _fill_numbers(row, GATEWAY_NUMBERS, gateway[3:])
     except (TypeError, ValueError) as error:
-        raise Rejected(f"frame {frame.agent}/{frame.boot}/{frame.pool}/{frame.seq} does not fit the contract: {error}") from error
+        raise Rejected(
+            f"frame {frame.agent}/{frame.boot}/{frame.pool}/{frame.seq} does not fit the contract: {error}"
+        ) from error

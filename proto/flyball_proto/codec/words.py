@@ -9,8 +9,7 @@ from flyball_core.fencing import Version
 from flyball_core.ids import LogId
 from flyball_core.inputs import AckStatus, Mode, TargetKind
 from flyball_core.knobs import KnobClass, KnobKind, KnobSpec, Setting, Value
-from flyball_proto.v1 import common_pb2 as pb
-from flyball_proto.v1 import inputs_pb2
+from flyball_proto.v1 import common_pb2 as pb, inputs_pb2
 
 E = TypeVar("E", bound=Enum)
 
@@ -22,6 +21,10 @@ class EnumPair:
         self.name = name
         self._from = dict(pairs)
         self._to = {member: number for number, member in pairs.items()}
+
+    def knows(self, number: int) -> bool:
+        """Whether the wire number stands for a member."""
+        return number in self._from
 
     def number(self, member: Enum) -> int:
         """The wire number of a member."""
@@ -105,8 +108,13 @@ def fill_setting(target: MutableMapping[str, pb.Value], setting: Setting) -> Non
 
 
 def read_setting(source: Mapping[str, pb.Value]) -> dict[str, Value]:
-    """The setting of a map field, its knobs in order of name."""
+    """The setting of a map field, its knobs in order of name; `Rejected` if a value is of no known kind."""
     return {name: read_value(source[name]) for name in sorted(source)}
+
+
+def read_known(source: Mapping[str, pb.Value]) -> dict[str, Value]:
+    """What of a setting can be read here: a newer peer may hold values of kinds not known yet."""
+    return {name: read_value(source[name]) for name in sorted(source) if source[name].WhichOneof("kind")}
 
 
 def fill_version(message: pb.Version, version: Version) -> None:
@@ -139,6 +147,11 @@ def fill_knob(message: pb.KnobSpec, knob: KnobSpec) -> None:
         message.maximum = knob.maximum
     message.choices.extend(knob.choices)
     message.unit = knob.unit
+
+
+def knows_knob(message: pb.KnobSpec) -> bool:
+    """Whether this knob is of a class and kind known here; a newer peer may have others."""
+    return KNOB_CLASSES.knows(message.knob_class) and KNOB_KINDS.knows(message.kind)
 
 
 def read_knob(message: pb.KnobSpec) -> KnobSpec:

@@ -459,11 +459,14 @@ class Intent(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     PAUSED_FIELD_NUMBER: builtins.int
     OVERRIDES_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
     pool: builtins.str
     policy_text: builtins.str
     policy_author: builtins.str
     mode: flyball_proto.v1.common_pb2.Mode.ValueType
     paused: builtins.bool
+    as_of: builtins.int
+    """offset of the first input not reflected; orders after it stand against this"""
     @property
     def overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OverrideSet]: ...
     def __init__(
@@ -475,8 +478,9 @@ class Intent(google.protobuf.message.Message):
         mode: flyball_proto.v1.common_pb2.Mode.ValueType = ...,
         paused: builtins.bool = ...,
         overrides: collections.abc.Iterable[global___OverrideSet] | None = ...,
+        as_of: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["mode", b"mode", "overrides", b"overrides", "paused", b"paused", "policy_author", b"policy_author", "policy_text", b"policy_text", "pool", b"pool"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "mode", b"mode", "overrides", b"overrides", "paused", b"paused", "policy_author", b"policy_author", "policy_text", b"policy_text", "pool", b"pool"]) -> None: ...
 
 global___Intent = Intent
 

@@ -443,7 +443,7 @@ class TickRecord(google.protobuf.message.Message):
     time_s: builtins.float
     wall_s: builtins.float
     inputs_digest: builtins.int
-    """CRC-32 chained over the partition's input records since the claim"""
+    """CRC-32 chained over all input records of the partition so far"""
     mode: builtins.str
     regime: builtins.str
     confidence: builtins.float

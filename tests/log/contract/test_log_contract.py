@@ -4,11 +4,11 @@ import asyncio
 import os
 
 import pytest
-from log_homes import Home
 
 from flyball_core.errors import LogUnavailable, OffsetGone, Rejected
 from flyball_log import Bounds, Entry, Log, Record, Topic, fold, join, open_log, partition_of, scan
 from flyball_log.limits import MAX_KEY_BYTES, MAX_RECORD_BYTES
+from log_homes import Home
 
 
 def entries(count: int, start: int = 0) -> list[Entry]:
@@ -104,6 +104,14 @@ async def test_reading_beyond_the_end_is_empty(home: Home) -> None:
     await log.append(Topic.INPUTS, 0, entries(2))
 
     assert [] == await log.read(Topic.INPUTS, 0, 1000)
+
+
+async def test_no_record_is_before_the_first(home: Home) -> None:
+    """A negative offset is before the first one kept, in an empty partition too."""
+    log = await home.make()
+
+    with pytest.raises(OffsetGone):
+        await log.read(Topic.INPUTS, 0, -1)
 
 
 async def test_concurrent_appends_are_whole(home: Home) -> None:

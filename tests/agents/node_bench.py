@@ -135,13 +135,13 @@ class Node:
         )
 
     def tick(self, count: int = 1, *, ship: bool = True, period_s: float = 1.0) -> None:
-        """So many beats: sample, then ship what there is."""
+        """So many beats: sample, then ship until there is nothing to ship."""
         for _ in range(count):
             self.now_s += period_s
             self.wall_s += period_s
             self.agent.tick(self.now_s, self.wall_s)
-            if ship:
-                self.ship()
+            while ship and self.ship() is not None:
+                pass
             self.check()
 
     def ship(self) -> Batch | None:

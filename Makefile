@@ -1,0 +1,56 @@
+# Flyball's verbs. On a fresh clone `make demo` and `make test` need nothing before them:
+# each first makes .venv from the hashed lock (requirements/dev.txt) if it is not there yet.
+#
+#   PYTHON=...      the interpreter to make .venv with (default: the first of 3.12, 3.11, 3.13 on the path)
+#   LOG=kafka       demo: through a real Apache Kafka on this machine (Java 17, Maven)
+#   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS and TEST_ARGS
+#   JOBS=...        test processes at once (default: one per core)
+
+JOBS ?= auto
+LOG ?=
+bin = .venv/bin
+
+.PHONY: help setup demo test check bench proto docs
+
+help:
+	@echo "make setup   make .venv from the hashed requirements lock"
+	@echo "make demo    two small fleets on real traffic, one static, one governed (LOG=kafka: through Kafka)"
+	@echo "make test    all tests"
+	@echo "make check   lint, format, types, import layers, generated code, docs"
+	@echo "make bench   how fast the spine is, and what step costs on it"
+	@echo "make proto   generate the Python code of the wire contract again"
+	@echo "make docs    build the documentation into site/"
+
+setup: .venv/.ready
+
+.venv/.ready: requirements/dev.txt pyproject.toml
+	@PYTHON="$(PYTHON)" scripts/setup_venv
+
+demo: setup
+ifeq ($(LOG),kafka)
+	@echo "demo: starting a Kafka broker on this machine (it keeps running until scripts/kafka stop)"
+	@broker=$$(PYTHON=$(bin)/python scripts/kafka start) && $(bin)/flyball demo --log kafka://$$broker $(DEMO_ARGS)
+else
+	@$(bin)/flyball demo $(if $(LOG),--log $(LOG)) $(DEMO_ARGS)
+endif
+
+test: setup
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TEST_ARGS)
+
+check: setup
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	@for file in $$(find tests -name conftest.py); do echo "$(bin)/mypy $$file"; $(bin)/mypy $$file || exit 1; done
+	$(bin)/lint-imports --no-logo
+	PYTHON="$(CURDIR)/$(bin)/python" scripts/generate_proto --check
+	$(bin)/mkdocs build --strict --quiet
+
+bench: setup
+	$(bin)/flyball bench spine $(BENCH_ARGS)
+
+proto: setup
+	PYTHON="$(CURDIR)/$(bin)/python" scripts/generate_proto
+
+docs: setup
+	$(bin)/mkdocs build --strict

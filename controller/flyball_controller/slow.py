@@ -1,0 +1,97 @@
+"""Slow policies: those with no bound on their time, run beside the owner on snapshots.
+
+Each has a deadline. What it answered by then goes into the inputs as a `SlowProposal`; a
+miss, with its reason, does so too, because replay must know it. It never makes the owner
+wait: a policy works in a thread of its own, gets nothing new until it has ended, and is
+left behind if it never does. It appends nothing itself.
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from flyball_controller.machine.orders import proposals_fault
+from flyball_core.inputs import Proposal, SlowProposal
+from flyball_core.outputs import Snapshot
+from flyball_policies.seam import Memory, Policy, PoolView
+
+DEADLINE_S = 0.2
+"""How long a policy may take for one snapshot."""
+
+MAX_REASON = 200
+"""Longest reason of a miss, in characters."""
+
+_Outcome = tuple[list[Proposal], str]
+
+
+class SlowRunner:
+    """Asks named policies about snapshots. What they remember lives here, not in the machine's state."""
+
+    def __init__(self, policies: Sequence[Policy], *, deadline_s: float = DEADLINE_S) -> None:
+        self._policies: Mapping[str, Policy] = {policy.name: policy for policy in policies}
+        self._deadline_s = deadline_s
+        self._memory: dict[tuple[str, str], Memory] = {}
+        self._at_work: dict[tuple[str, str], int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The policies' names, as `Seams.slow` wants them."""
+        return tuple(self._policies)
+
+    async def answer(self, snapshot: Snapshot) -> list[SlowProposal]:
+        """An answer of every policy that the snapshot asks, at the latest after the deadline."""
+        return list(await asyncio.gather(*(self._ask(snapshot, name) for name in snapshot.policies)))
+
+    async def _ask(self, snapshot: Snapshot, name: str) -> SlowProposal:
+        key = (str(snapshot.pool), name)
+        policy, view = self._policies.get(name), snapshot.view
+        if policy is None or not isinstance(view, PoolView):
+            return _missed(snapshot, name, "no such policy runs here")
+        if key in self._at_work:
+            return _missed(snapshot, name, f"still at work on the snapshot of input {self._at_work[key]}")
+        self._at_work[key] = snapshot.tick_revision
+        done = self._start(policy, view, key)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                proposals, fault = await asyncio.shield(done)
+        except TimeoutError:
+            return _missed(snapshot, name, f"no answer within {self._deadline_s:g} s")
+        if fault:
+            return _missed(snapshot, name, fault)
+        return SlowProposal(
+            pool=snapshot.pool, policy=name, tick_revision=snapshot.tick_revision, proposals=tuple(proposals)
+        )
+
+    def _start(self, policy: Policy, view: PoolView, key: tuple[str, str]) -> "asyncio.Future[_Outcome]":
+        """Let the policy work in a thread; the future is done when it ends, however late."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[_Outcome] = loop.create_future()
+        memory = self._memory.setdefault(key, {})
+
+        def finish(outcome: _Outcome) -> None:
+            self._at_work.pop(key, None)
+            if not done.done():
+                done.set_result(outcome)
+
+        def work() -> None:
+            outcome = _outcome(policy, view, memory)
+            with suppress(RuntimeError):  # the loop has ended meanwhile; nobody waits any more
+                loop.call_soon_threadsafe(finish, outcome)
+
+        # A daemon: one that never ends must not keep the process from ending.
+        threading.Thread(target=work, name=f"slow-{policy.name}", daemon=True).start()
+        return done
+
+
+def _outcome(policy: Policy, view: PoolView, memory: Memory) -> _Outcome:
+    try:
+        proposals = list(policy.propose(view, memory))
+        return proposals, proposals_fault(policy.name, proposals)
+    except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises is data here
+        return [], f"{type(error).__name__}: {error}"
+
+
+def _missed(snapshot: Snapshot, name: str, why: str) -> SlowProposal:
+    text = why.encode(errors="replace").decode()[:MAX_REASON]
+    return SlowProposal(pool=snapshot.pool, policy=name, tick_revision=snapshot.tick_revision, missed=text)
