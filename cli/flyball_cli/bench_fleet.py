@@ -108,15 +108,15 @@ class ScriptedPool:
         """One frame per node: what its agent sees `second` seconds after the start."""
         return [
             Frame(
-                AgentId(f"node-{number:02d}"),
-                BootId("boot-1"),
-                self.pool,
-                second,
-                START_WALL_S + second,
-                1_000.0 + second,
-                False,
-                tuple([self._gpu(number, index, second) for index in range(len(engines))]),
-                tuple([self._sample(engine, index, second) for index, engine in enumerate(engines)]),
+                agent=AgentId(f"node-{number:02d}"),
+                boot=BootId("boot-1"),
+                pool=self.pool,
+                seq=second,
+                wall_s=START_WALL_S + second,
+                monotonic_s=1_000.0 + second,
+                backlog=False,
+                gpus=tuple([self._gpu(number, index, second) for index in range(len(engines))]),
+                engines=tuple([self._sample(engine, index, second) for index, engine in enumerate(engines)]),
             )
             for number, engines in enumerate(self._nodes)
         ]

@@ -8,6 +8,8 @@ keeps nothing. The stepping reader does what an owner does, up to the bytes it w
 from collections.abc import AsyncIterator
 from time import perf_counter
 
+from google.protobuf.message import Message
+
 from flyball_controller.machine import PartitionState, standard_seams, step
 from flyball_controller.owner import publication
 from flyball_core.frames import ENGINE_NUMBERS, GPU_NUMBERS
@@ -56,25 +58,26 @@ def _header(frame: TelemetryFrame) -> tuple[object, ...]:
 
 def _engine(sample: EngineSample) -> tuple[object, ...]:
     names = (sample.engine, sample.incarnation, sample.rank, tuple(sample.gpus), sample.variant)
-    return names, [getattr(sample, name) if sample.HasField(name) else None for name in _ENGINE]
+    return names, _present(sample, ENGINE_NUMBERS)
 
 
 def _gpu(sample: GpuSample) -> tuple[object, ...]:
     names = (sample.gpu_index, sample.uuid, sample.hbm_bandwidth_source, sample.throttle_reasons)
-    return names, [getattr(sample, name) if sample.HasField(name) else None for name in _GPU]
+    return names, _present(sample, GPU_NUMBERS)
+
+
+def _present(message: Message, names: tuple[str, ...]) -> list[float | None]:
+    return [getattr(message, name) if message.HasField(name) else None for name in names]
 
 
 def _engine_or_zero(sample: EngineSample) -> tuple[object, ...]:
     names = (sample.engine, sample.incarnation, sample.rank, tuple(sample.gpus), sample.variant)
-    return names, [getattr(sample, name) for name in _ENGINE]
+    return names, [getattr(sample, name) for name in ENGINE_NUMBERS]
 
 
 def _gpu_or_zero(sample: GpuSample) -> tuple[object, ...]:
     names = (sample.gpu_index, sample.uuid, sample.hbm_bandwidth_source, sample.throttle_reasons)
-    return names, [getattr(sample, name) for name in _GPU]
-
-
-_ENGINE, _GPU = ENGINE_NUMBERS, GPU_NUMBERS
+    return names, [getattr(sample, name) for name in GPU_NUMBERS]
 
 
 async def read_stepping(log: Log, partition: int, end: int) -> tuple[float, PartitionState]:

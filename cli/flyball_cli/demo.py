@@ -17,7 +17,8 @@ from flyball_log import Log, open_log
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
 from flyball_policies.presets import preset
 from flyball_policies.reading import read_document
-from flyball_twin.life import GOVERNED, Life
+from flyball_twin.fleet import Fleet
+from flyball_twin.life import GOVERNED, Frames, Life
 from flyball_twin.scenario import DEMO, Scenario
 from flyball_twin.scoring import score, timeline
 
@@ -49,9 +50,8 @@ def demo(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None
         click.echo(json.dumps(document(result), indent=2))
     else:
         print_tables(console, result)
-        console.print(f"Picture: {result.picture}\nLog: {result.log}", highlight=False, soft_wrap=True)
-        console.print(f"Try: flyball replay {result.log}", highlight=False, soft_wrap=True)
-        console.print(f"     flyball explain engine-1 --log {result.log}", highlight=False, soft_wrap=True)
+        _say(console, f"Picture: {result.picture}\nLog: {result.log}")
+        _say(console, f"Try: flyball replay {result.log}\n     flyball explain engine-1 --log {result.log}")
     return 0
 
 
@@ -105,45 +105,21 @@ async def _run(
     began = time.monotonic()
     log = await _open_log(log_where, folder)
     if not as_json:
-        console.print(f"Playing {scenario.end_s:.0f} s of traffic on two fleets; the log: {log.where}", highlight=False, soft_wrap=True)
+        _say(console, f"Playing {scenario.end_s:.0f} s of traffic on two fleets; the log: {log.where}")
     view = _view(console, as_json=as_json)
     try:
         life = Life(log, scenario, text, folder)
-        await life.start()
-        while life.clock.now_s < scenario.end_s:
-            scene, news = await life.beat()
-            view.show(scene, news)
-            await asyncio.sleep(0)  # let an interrupt through between two beats
-        frames = await life.finish()
+        frames = await _play(life, scenario, view)
     except (KeyboardInterrupt, asyncio.CancelledError):
         view.close()
-        console.print(f"\nStopped. The log up to here: {log.where}", highlight=False, soft_wrap=True)
+        _say(console, f"\nStopped. The log up to here: {log.where}")
         raise
     finally:
         view.close()
         await log.close()
-    results = {}
-    for pool, fleet in life.fleets.items():
-        results[str(pool)] = FleetResult(
-            score=score(life.requests, fleet.outcomes, scenario.slos, to_s=scenario.duration_s),
-            lanes={
-                slo.lane: score(
-                    [request for request in life.requests if request.lane == slo.lane],
-                    fleet.outcomes,
-                    scenario.slos,
-                    to_s=scenario.duration_s,
-                )
-                for slo in scenario.slos
-            },
-            phases={
-                phase.name: score(life.requests, fleet.outcomes, scenario.slos, from_s=phase.from_s, to_s=phase.to_s)
-                for phase in scenario.phases
-            },
-            timeline=timeline(life.requests, fleet.outcomes, scenario.slos, to_s=scenario.duration_s),
-        )
     return DemoResult(
         scenario=scenario,
-        fleets=results,
+        fleets={str(pool): _scored(life, fleet, scenario) for pool, fleet in life.fleets.items()},
         observed=life.observed,
         governed=str(GOVERNED),
         frames=frames,
@@ -151,6 +127,36 @@ async def _run(
         picture=str(folder / "timeline.png"),
         wall_s=time.monotonic() - began,
     )
+
+
+async def _play(life: Life, scenario: Scenario, view: View) -> Frames:
+    """Beat by beat to the scenario's end."""
+    await life.start()
+    while life.clock.now_s < scenario.end_s:
+        scene, news = await life.beat()
+        view.show(scene, news)
+        await asyncio.sleep(0)  # let an interrupt through between two beats
+    return await life.finish()
+
+
+def _scored(life: Life, fleet: Fleet, scenario: Scenario) -> FleetResult:
+    """One fleet's figures: of all requests, by lane, by phase, by minute."""
+    requests, outcomes, slos, end_s = life.requests, fleet.outcomes, scenario.slos, scenario.duration_s
+    by_lane = {slo.lane: [request for request in requests if request.lane == slo.lane] for slo in slos}
+    return FleetResult(
+        score=score(requests, outcomes, slos, to_s=end_s),
+        lanes={lane: score(mine, outcomes, slos, to_s=end_s) for lane, mine in by_lane.items()},
+        phases={
+            phase.name: score(requests, outcomes, slos, from_s=phase.from_s, to_s=phase.to_s)
+            for phase in scenario.phases
+        },
+        timeline=timeline(requests, outcomes, slos, to_s=end_s),
+    )
+
+
+def _say(console: Console, line: str) -> None:
+    """A line with a path in it: never wrapped, never coloured."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _keep(result: DemoResult, folder: Path) -> None:

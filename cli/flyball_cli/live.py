@@ -64,8 +64,8 @@ class PlainLines:
         parts = []
         for name, fleet in scene.fleets.items():
             parts.append(
-                f"{name}: {fleet.regime}, KV {_share(fleet.features, 'kv_used_max')}, HBM {_share(fleet.features, 'hbm_ratio')}, "
-                f"{fleet.features.get('gen_tokens_per_s', 0.0):.0f} tok/s, attained {fleet.attainment:.0%}"
+                f"{name}: {fleet.regime}, KV {_share(fleet.features, 'kv_used_max')}, "
+                f"HBM {_share(fleet.features, 'hbm_ratio')}, {fleet.features.get('gen_tokens_per_s', 0.0):.0f} tok/s, attained {fleet.attainment:.0%}"
             )
         self._say(f"{scene.now_s:6.0f} s  " + "  |  ".join(parts))
 
@@ -110,7 +110,18 @@ class Screen:
 
 def _fleets(scene: Scene) -> Table:
     table = Table(expand=True)
-    for column in ("fleet", "regime", "KV", "HBM", "tok/s out", "tok/s in", "TPOT", "queued", "attained", f"latest {LAST_REQUESTS}"):
+    for column in (
+        "fleet",
+        "regime",
+        "KV",
+        "HBM",
+        "tok/s out",
+        "tok/s in",
+        "TPOT",
+        "queued",
+        "attained",
+        f"latest {LAST_REQUESTS}",
+    ):
         table.add_column(column, justify="left" if column in ("fleet", "regime") else "right")
     for name, fleet in scene.fleets.items():
         features = fleet.features
@@ -131,7 +142,19 @@ def _fleets(scene: Scene) -> Table:
 
 def _engines(scene: Scene) -> Table:
     table = Table(expand=True)
-    for column in ("engine", "fleet", "variant", "running", "waiting", "KV", "cap", "tokens", "in flight", "weight", "state"):
+    for column in (
+        "engine",
+        "fleet",
+        "variant",
+        "running",
+        "waiting",
+        "KV",
+        "cap",
+        "tokens",
+        "in flight",
+        "weight",
+        "state",
+    ):
         table.add_column(column, justify="right" if column not in ("engine", "fleet", "variant", "state") else "left")
     for name, fleet in scene.fleets.items():
         for engine in fleet.engines:

@@ -40,7 +40,10 @@ def draw(result: DemoResult, path: Path) -> None:
     axes[3].set_xlabel("virtual time (s)")
     scores = {name: fleet.score for name, fleet in result.fleets.items()}
     figure.suptitle(
-        "   ".join(f"{name}: {s.slo_goodput_rps:.2f} requests/s within objective ({s.attainment:.0%})" for name, s in scores.items()),
+        "   ".join(
+            f"{name}: {s.slo_goodput_rps:.2f} requests/s within objective ({s.attainment:.0%})"
+            for name, s in scores.items()
+        ),
         fontsize=12,
     )
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""`flyball replay`: does a recorded log give the same decisions again, and what would another policy have given?
+"""`flyball replay`: whether a log gives the same decisions again, and what another policy would have given.
 
 It reads the log and changes nothing; nothing here can reach an engine. A damaged log is an
 answer (exit code 1), a log that cannot be found or reached is bad input (2).

@@ -1,5 +1,6 @@
 """The demo, played as a user plays it: the installed command, its document, its log."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -124,10 +125,12 @@ async def test_kafka_and_the_embedded_log_give_the_same_decisions(
     assert Verdict.IDENTICAL is await verdict_of(other["log"])
 
 
-async def test_an_interrupted_demo_leaves_a_log_that_replays(tmp_path: Path) -> None:
+def test_an_interrupted_demo_leaves_a_log_that_replays(tmp_path: Path) -> None:
     """Ctrl-C ends it with exit code 130, says where the log lies, and what is there replays."""
     out = tmp_path / "cut"
-    with subprocess.Popen([FLYBALL, "demo", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+    with subprocess.Popen(
+        [FLYBALL, "demo", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as demo:
         while not (out / "spools").exists():  # it plays once its agents have spools
             assert demo.poll() is None
             time.sleep(0.05)
@@ -138,7 +141,7 @@ async def test_an_interrupted_demo_leaves_a_log_that_replays(tmp_path: Path) -> 
     assert 130 == demo.returncode, said
     assert str(out / "log") in said.split("Stopped.")[-1]
     assert "Traceback" not in said
-    assert Verdict.IDENTICAL is await verdict_of(str(out / "log"))
+    assert Verdict.IDENTICAL is asyncio.run(verdict_of(str(out / "log")))
 
 
 def test_plain_lines_end_in_a_table_and_say_where_the_log_lies(tmp_path: Path) -> None:

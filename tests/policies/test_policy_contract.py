@@ -44,7 +44,6 @@ COLUMNS = (
     "tpot_s",
     "queue_s",
     "context_tokens",
-    "first_tokens",
     "hbm_ratio",
 )
 

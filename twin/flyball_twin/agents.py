@@ -92,12 +92,14 @@ class FleetAgents:
             for index, at in enumerate(range(0, len(engines), GPUS_PER_NODE))
         ]
 
-    def _node(self, pool: PoolId, fleet: Fleet, index: int, engines: Sequence[Engine], folder: Path, seed: int) -> _Node:
+    def _node(
+        self, pool: PoolId, fleet: Fleet, index: int, engines: Sequence[Engine], folder: Path, seed: int
+    ) -> _Node:
         name = AgentId(f"{pool}-node-{index}")
         gateway = GatewayProbe(fleet.gateway, GatewayId("gateway-0")) if index == 0 else None
         sampler = FleetSampler(pool, [Probe(engine, gpu) for gpu, engine in enumerate(engines)], gateway)
         spool = Spool(folder / name)
-        shipper = Shipper(spool, random.Random(f"{seed} {name}"))  # noqa: S311 - jitter, not a secret
+        shipper = Shipper(spool, random.Random(f"{seed} {name}"))
         agent = NodeAgent(
             agent=name,
             boot=BootId(f"{name}-{seed}"),

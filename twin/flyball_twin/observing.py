@@ -117,7 +117,9 @@ class Observer:
         )
         self.seen.changes.append(change)
         # A later change of the same knob takes the place of one that still waits.
-        self._waiting = [c for c in self._waiting if (c.pool, c.target, c.knob) != (change.pool, change.target, change.knob)]
+        self._waiting = [
+            c for c in self._waiting if (c.pool, c.target, c.knob) != (change.pool, change.target, change.knob)
+        ]
         self._waiting.append(change)
 
     def _take_ack(self, record: DecisionRecord) -> None:

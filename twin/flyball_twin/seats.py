@@ -65,7 +65,9 @@ class Seat:
 class EngineSeat(Seat):
     """The seat of one engine."""
 
-    def __init__(self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: VirtualClock, seed: int) -> None:
+    def __init__(
+        self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: VirtualClock, seed: int
+    ) -> None:
         super().__init__(clock)
         self._door = EngineDoor(fleet, engine)
         self._pool, self._engine, self._seed = pool, engine, seed

@@ -85,7 +85,6 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
         "tpot_s": means[:, 1],
         "queue_s": means[:, 2],
         "context_tokens": context,
-        "first_tokens": delta[:, 9],
         "hbm_ratio": np.array([np.nan if e.hbm_ratio is None else e.hbm_ratio for e in engines], dtype=float),
     }
     _smooth(engines, columns, running)
@@ -146,43 +145,13 @@ def _grown(before: float | None, now: float | None) -> float | None:
 def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[str, float]) -> dict[str, float]:
     """The pool's features at this tick: plain floats, a name absent where nothing was measured.
 
-    Rates and the mix (`prompt_tokens`, `prefill_share`, `context_tokens`) are smoothed over
-    ticks; gauges are as measured. `engines_fresh` and `engines` are always there.
+    Rates and the mix (`prefill_share`, `context_tokens`) are smoothed over ticks; gauges are
+    as measured. `engines_fresh` and `engines` are always there.
     """
-    columns, fresh = measured.columns, measured.fresh
-    found: dict[str, float] = {"engines": float(len(measured.engines)), "engines_fresh": float(fresh.sum())}
-
-    def seen(name: str) -> Column:
-        values = columns[name][fresh]
-        return values[np.isfinite(values)]
-
-    for name in ("running", "waiting"):
-        if (values := seen(name)).size:
-            found[name] = float(values.sum())
-    if (kv := seen("kv_used_ratio")).size:
-        found["kv_used_max"], found["kv_used_mean"] = float(kv.max()), float(kv.mean())
-    if (tpot := seen("tpot_s")).size:
-        found["tpot_s"], found["tpot_worst_s"] = float(np.median(tpot)), float(tpot.max())
-    if (ttft := seen("ttft_s")).size:
-        found["ttft_s"] = float(np.median(ttft))
-    if (hbm := seen("hbm_ratio")).size:
-        found["hbm_ratio"], found["hbm_worst"] = float(hbm.mean()), float(hbm.max())
-    if (preempted := seen("preemptions_per_s")).size:
-        found["preemptions_per_s"] = float(preempted.sum())
-    raw: dict[str, float] = {}
+    found = _gauges(measured)
+    raw = _rates(measured)
     for name, number in queues.items():
         (raw if name == "arrivals_per_s" else found)[name] = number
-    for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
-        if (values := seen(name)).size:
-            raw[name] = float(values.sum())
-    if (context := seen("context_tokens")).size:
-        raw["context_tokens"] = float(np.median(context))
-    first = float(seen("first_tokens").sum())
-    if first > 0 and "prompt_tokens_per_s" in raw:
-        raw["first_tokens"] = first
-    total = raw.get("prompt_tokens_per_s", 0.0) + raw.get("gen_tokens_per_s", 0.0)
-    if total > 0:
-        raw["prefill_share"] = raw.get("prompt_tokens_per_s", 0.0) / total
     for name, value in raw.items():
         kept = earlier.get(name, value)
         found[name] = kept + POOL_SMOOTHING * (value - kept)
@@ -190,6 +159,42 @@ def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[st
         if name not in found and name in earlier and found.get("running", 0.0) > 0:
             found[name] = earlier[name]
     return found
+
+
+def _seen(measured: Measured, name: str) -> Column:
+    """A column's numbers, of engines with fresh telemetry only, without those missing."""
+    values = measured.columns[name][measured.fresh]
+    return values[np.isfinite(values)]
+
+
+def _gauges(measured: Measured) -> dict[str, float]:
+    found = {"engines": float(len(measured.engines)), "engines_fresh": float(measured.fresh.sum())}
+    for name in ("running", "waiting", "preemptions_per_s"):
+        if (values := _seen(measured, name)).size:
+            found[name] = float(values.sum())
+    if (kv := _seen(measured, "kv_used_ratio")).size:
+        found["kv_used_max"], found["kv_used_mean"] = float(kv.max()), float(kv.mean())
+    if (tpot := _seen(measured, "tpot_s")).size:
+        found["tpot_s"], found["tpot_worst_s"] = float(np.median(tpot)), float(tpot.max())
+    if (ttft := _seen(measured, "ttft_s")).size:
+        found["ttft_s"] = float(np.median(ttft))
+    if (hbm := _seen(measured, "hbm_ratio")).size:
+        found["hbm_ratio"], found["hbm_worst"] = float(hbm.mean()), float(hbm.max())
+    return found
+
+
+def _rates(measured: Measured) -> dict[str, float]:
+    """What is smoothed over ticks, as it was in this one."""
+    raw: dict[str, float] = {}
+    for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
+        if (values := _seen(measured, name)).size:
+            raw[name] = float(values.sum())
+    if (context := _seen(measured, "context_tokens")).size:
+        raw["context_tokens"] = float(np.median(context))
+    total = raw.get("prompt_tokens_per_s", 0.0) + raw.get("gen_tokens_per_s", 0.0)
+    if total > 0:
+        raw["prefill_share"] = raw.get("prompt_tokens_per_s", 0.0) / total
+    return raw
 
 
 def mark_degraded(measured: Measured) -> list[EngineState]:
