@@ -76,7 +76,7 @@ class ScriptedPool:
 
     def __init__(self, pool: str = "bench", *, nodes: int = 25, per_node: int = 8, seed: int = 1) -> None:
         self.pool = PoolId(pool)
-        self._random = random.Random(seed)  # noqa: S311 - a script needs the same numbers every time
+        self._random = random.Random(seed)
         count = nodes * per_node
         made = [
             _Engine(

@@ -26,9 +26,9 @@ def _regime(document: Document) -> str:
 
 
 def _decision(found: Document) -> list[str]:
+    when = f"at {instant(found['time_s'])} ({_wall(found)})"
     lines = [
-        f"{found['decision']} of pool {found['pool']}, at {instant(found['time_s'])} ({_wall(found)}),"
-        f" mode {found['mode']}, version {found['version']}",
+        f"{found['decision']} of pool {found['pool']}, {when}, mode {found['mode']}, version {found['version']}",
         f"  {found['summary']}",
         f"Regime: {_regime(found)}",
     ]
@@ -122,10 +122,10 @@ def _engine(found: Document) -> list[str]:
 
 
 def _change(one: Document) -> list[str]:
-    verb = "" if one["done"] else "would be "
+    moved = f"{'' if one['done'] else 'would be '}{change(one['old'], one['new'])}"
     limited = "" if one["new"] == one["wanted"] else f", limited by {one['rule']} from {one['wanted']} ({one['guard']})"
     lines = [
-        f"  {instant(one['time_s'])}  {one['knob']} {verb}{change(one['old'], one['new'])} ({one['decision']}){limited}",
+        f"  {instant(one['time_s'])}  {one['knob']} {moved} ({one['decision']}){limited}",
         f"{_INDENT}why: {one['policy']}: {one['reason']}",
         f"{_INDENT}regime: {_regime(one)}",
         f"{_INDENT}seen: {'; '.join(features(one['features'])) or 'nothing'}",

@@ -113,7 +113,8 @@ def _told(audit: Audit, target: Target) -> dict[str, Any] | None:
 
 
 def _engine(audit: Audit, pool: str, name: str, last: int) -> dict[str, Any]:
-    changes, stops = [], []
+    changes: list[dict[str, Any]] = []
+    stops: list[dict[str, Any]] = []
     for story in audit.decisions(pool):
         record = story.record
         assert record is not None  # `decisions` gives no others

@@ -63,10 +63,10 @@ class PlainLines:
         self._next_s = scene.now_s + PLAIN_EVERY_S
         parts = []
         for name, fleet in scene.fleets.items():
-            parts.append(
-                f"{name}: {fleet.regime}, KV {_share(fleet.features, 'kv_used_max')}, "
-                f"HBM {_share(fleet.features, 'hbm_ratio')}, {fleet.features.get('gen_tokens_per_s', 0.0):.0f} tok/s, attained {fleet.attainment:.0%}"
-            )
+            features = fleet.features
+            pressure = f"KV {_share(features, 'kv_used_max')}, HBM {_share(features, 'hbm_ratio')}"
+            tokens = f"{features.get('gen_tokens_per_s', 0.0):.0f} tok/s"
+            parts.append(f"{name}: {fleet.regime}, {pressure}, {tokens}, attained {fleet.attainment:.0%}")
         self._say(f"{scene.now_s:6.0f} s  " + "  |  ".join(parts))
 
     def close(self) -> None:
