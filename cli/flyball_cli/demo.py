@@ -51,7 +51,7 @@ def demo(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None
     else:
         print_tables(console, result)
         _say(console, f"Picture: {result.picture}\nLog: {result.log}")
-        _say(console, f"Try: flyball replay {result.log}\n     flyball explain engine-1 --log {result.log}")
+        _say(console, f"Try: {sys.argv[0]} replay {result.log}\n     {sys.argv[0]} explain engine-1 --log {result.log}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The demo's outcome as one picture: what was asked, what was done, what came of it."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flyball_cli.demo_report import DemoResult
-from flyball_core.knobs import BATCH_CAP, VARIANT
+from flyball_core.ids import EngineId
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_policies.seam import WEIGHT
 from flyball_twin.scoring import Minute
 
@@ -27,17 +29,20 @@ ENGINE_COLOURS = ("#0b6e99", "#c2452d", "#3b8a3e", "#8a5aa8")
 
 def draw(result: DemoResult, path: Path) -> None:
     """Write the picture as PNG. Raises `OSError` if the file cannot be written."""
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=[3, 2, 2, 2])
+    figure = Figure(figsize=(11, 10), layout="constrained")
+    axes = figure.subplots(5, 1, sharex=True, height_ratios=[3, 2, 2, 2, 2])
     for ax in axes:
         _shade(ax, result)
         ax.margins(x=0)
         ax.spines[["top", "right"]].set_visible(False)
     _attainment(axes[0], result)
     _pressure(axes[1], result)
-    _knob(axes[2], result, BATCH_CAP, "batch cap\n(requests)", 256, log=True)
-    _knob(axes[3], result, WEIGHT, "routing weight\n(0 to 256)", 128, log=False)
-    axes[3].set_xlabel("virtual time (s)")
+    _knob(axes[2], result, BATCH_CAP, "batch cap\n(requests)", log=True)
+    axes[2].legend(loc="lower left", fontsize=8, ncols=4, frameon=False)
+    _knob(axes[3], result, TOKEN_BUDGET, "token budget\n(tokens a step)", log=True)
+    _knob(axes[4], result, WEIGHT, "routing weight\n(0 to 256)", log=False)
+    _relaunches(axes[4], result)
+    axes[4].set_xlabel("virtual time (s)")
     scores = {name: fleet.score for name, fleet in result.fleets.items()}
     figure.suptitle(
         "   ".join(
@@ -103,24 +108,30 @@ def _pressure(ax: Axes, result: DemoResult) -> None:
     ax.legend(loc="upper left", fontsize=7, ncols=2, frameon=False)
 
 
-def _knob(ax: Axes, result: DemoResult, knob: str, label: str, start: float, *, log: bool) -> None:
-    """What Flyball set, engine by engine; a triangle marks a relaunch into another variant."""
+def _knob(ax: Axes, result: DemoResult, knob: str, label: str, *, log: bool) -> None:
+    """What Flyball set, engine by engine."""
     end_s = result.scenario.end_s
-    for i, engine in enumerate(result.scenario.variants):
+    for engine, colour in zip(result.scenario.variants, cycle(ENGINE_COLOURS)):
         changes = [c for c in result.observed.changes if c.target == engine and c.knob == knob]
-        times, values = [0.0], [float(changes[0].old if changes and isinstance(changes[0].old, int) else start)]
-        for change in changes:
-            if isinstance(change.new, (int, float)):
-                times.append(change.decided_at_s)
-                values.append(float(change.new))
-        colour = ENGINE_COLOURS[i % len(ENGINE_COLOURS)]
+        if not changes:
+            continue
+        numbers = [changes[0].old, *(change.new for change in changes)]
+        values = [float(number) if isinstance(number, (int, float)) else float("nan") for number in numbers]
+        times = [0.0, *(change.decided_at_s for change in changes)]
         ax.step([*times, end_s], [*values, values[-1]], where="post", color=colour, linewidth=1.5, label=engine)
-        for change in result.observed.changes:
-            if change.target == engine and change.knob == VARIANT:
-                ax.plot(change.decided_at_s, values[0], "v", color=colour, markersize=9)
-                ax.annotate(f" to {change.new}", (change.decided_at_s, values[0]), fontsize=7, color=colour)
     if log:
         ax.set_yscale("log", base=2)
         ax.yaxis.set_major_formatter("{x:.0f}")
     ax.set_ylabel(label)
-    ax.legend(loc="lower left", fontsize=7, ncols=4, frameon=False)
+
+
+def _relaunches(ax: Axes, result: DemoResult) -> None:
+    """Mark from decision to acknowledgement each relaunch of an engine into another variant."""
+    colours = dict(zip(result.scenario.variants, cycle(ENGINE_COLOURS)))
+    for change in result.observed.changes:
+        if change.knob == VARIANT:
+            end_s = change.acked_at_s if change.acked_at_s is not None else result.scenario.end_s
+            ax.axvspan(change.decided_at_s, end_s, color=colours[EngineId(change.target)], alpha=0.25, linewidth=0)
+            note = f" {change.target}: {change.old} to {change.new}"
+            ax.text(end_s, 22, note, fontsize=8, color=colours[EngineId(change.target)], va="bottom")
+    ax.set_ylim(bottom=0)
