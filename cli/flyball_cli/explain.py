@@ -14,7 +14,7 @@ import click
 from flyball_cli.audit import Audit, Target, read_attaches, read_audit
 from flyball_cli.explained import document_lines
 from flyball_cli.explanation import decision_document, target_document
-from flyball_cli.wording import nearest
+from flyball_cli.wording import nearest, nearest_decisions
 from flyball_core.errors import Rejected
 from flyball_core.inputs import TargetKind
 from flyball_log import open_log
@@ -39,11 +39,9 @@ async def _explain(name: str, where: str, pool: str | None, last: int) -> dict[s
         audit = await read_audit(log)
         if name in audit.stories:
             return decision_document(audit, audit.stories[name])
-        named = _named(audit, name, pool)
-        if not named or any(target not in audit.told for target in named):
+        if not _is_decision(name):
             await read_attaches(log, audit)
-            named = _named(audit, name, pool)
-        return target_document(audit, _the_one(audit, name, pool, named), last=last)
+        return target_document(audit, _the_one(audit, name, pool), last=last)
     finally:
         await log.close()
 
@@ -53,17 +51,27 @@ def _named(audit: Audit, name: str, pool: str | None) -> list[Target]:
     return sorted(found, key=lambda target: (target[1], target[0].value))
 
 
-def _the_one(audit: Audit, name: str, pool: str | None, named: list[Target]) -> Target:
-    if len(named) == 1:
-        return named[0]
-    if len({target[1] for target in named}) > 1:
-        raise Rejected(
-            f"{name} is in pools {', '.join(sorted({target[1] for target in named}))}; say which with --pool"
-        )
-    if named:  # an engine and a gateway of one name: the engine is what one asks for
-        return next(target for target in named if target[0] is TargetKind.ENGINE)
+def _is_decision(name: str) -> bool:
+    return name.rpartition("@")[2].isdecimal()
+
+
+def _the_one(audit: Audit, name: str, pool: str | None) -> Target:
+    """The receiver that is meant; `Rejected` if there is none, or if it could be either of two."""
+    named = _named(audit, name, pool)
+    if not named:
+        raise _unknown(audit, name, pool)
+    # Of pools that share a name, one that is only observed has nothing to explain.
+    governed = [target for target in named if target in audit.told] or named
+    pools = sorted({target[1] for target in governed})
+    if len(pools) > 1:
+        raise Rejected(f"{name} is in pools {', '.join(pools)}; say which with --pool")
+    # An engine and a gateway of one name: the engine is what one asks for.
+    return min(governed, key=lambda target: target[0] is not TargetKind.ENGINE)
+
+
+def _unknown(audit: Audit, name: str, pool: str | None) -> Rejected:
+    if _is_decision(name):
+        return Rejected(f"no decision {name!r} in {audit.where}: {nearest_decisions(name, audit.stories)}")
     within = "" if pool is None else f" in pool {pool}"
-    decision = "@" in name and name.rpartition("@")[2].isdecimal()
-    known = list(audit.stories) if decision else [t[2] for t in audit.targets() if pool in (None, t[1])]
-    what = "decision" if decision else "engine, gateway or decision"
-    raise Rejected(f"no {what} {name!r}{within} in {audit.where}: {nearest(name, known)}")
+    near = nearest(name, [target[2] for target in audit.targets() if pool in (None, target[1])])
+    return Rejected(f"no engine, gateway or decision {name!r}{within} in {audit.where}: {near}")

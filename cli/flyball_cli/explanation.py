@@ -9,10 +9,13 @@ from typing import Any
 
 from flyball_cli.audit import Audit, Story, Target, about
 from flyball_core.inputs import Mode, TargetKind
-from flyball_core.knobs import VARIANT
+from flyball_core.knobs import BATCH_CAP, VARIANT
 from flyball_core.outputs import DecisionRecord, Directive, RoutingTable, Verdict
+from flyball_policies.seam import WEIGHT
 
-_AFTER = "_before"
+_BEFORE = "_before"
+_ROUTED = (WEIGHT, BATCH_CAP)
+"""The knobs that gateways are told of as well."""
 
 
 def decision_document(audit: Audit, story: Story) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _outcome(story: Story) -> dict[str, Any] | None:
     found = story.outcome
     if found is None:
         return None
-    before = {name.removesuffix(_AFTER): value for name, value in found.features.items() if name.endswith(_AFTER)}
+    before = {name.removesuffix(_BEFORE): value for name, value in found.features.items() if name.endswith(_BEFORE)}
     after = {name: value for name, value in found.features.items() if name in before}
     return {"time_s": found.time_s, "before": before, "after": after}
 
@@ -136,7 +139,8 @@ def _change(story: Story, record: DecisionRecord, verdict: Verdict, pool: str) -
     heard = [
         _ack(story, ack)
         for ack in story.acks
-        if ack.target == wish.target or (ack.target_kind is TargetKind.GATEWAY and ack.target in gateways)
+        if (ack.target == wish.target and wish.knob != WEIGHT)
+        or (ack.target_kind is TargetKind.GATEWAY and ack.target in gateways and wish.knob in _ROUTED)
     ]
     return {
         "decision": story.decision,

@@ -130,7 +130,8 @@ def _replay_lines(report: ReplayReport) -> list[str]:
         lines.extend(_difference_lines(report.differences[0]))
         if len(report.differences) > 1:
             lines.append(f"{counted(len(report.differences) - 1, 'further difference')}; --json lists them")
-        lines.append(f"compared before that: {_compared(report)}")
+        stepped, agreed = counted(report.inputs, "input"), counted(report.records, "record")
+        lines.append(f"stepped {stepped}; {agreed} agree before that")
     lines.extend(f"fingerprint: {line}" for line in report.fingerprints)
     if report.duplicates:
         lines.append(f"note: {counted(report.duplicates, 'record')} published more than once, which is harmless")

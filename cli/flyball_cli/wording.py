@@ -14,8 +14,6 @@ _COUNTS = {
     "running": "requests",
     "waiting": "requests",
     "queued": "requests",
-    "engines": "engines",
-    "engines_fresh": "engines",
     "context_tokens": "tokens",
     "first_tokens": "first tokens/s",
 }
@@ -67,7 +65,7 @@ def quantity(name: str, value: float) -> str:
         return f"{value:,.0f} {unit}" if abs(value) >= 10 or value == int(value) else f"{value:.2f} {unit}"
     if name.endswith("_s"):
         return seconds(value)
-    return f"{value:g}"
+    return f"{value:,g}"
 
 
 def feature(name: str, value: float) -> str:
@@ -119,3 +117,13 @@ def nearest(asked: str, known: Iterable[str]) -> str:
         return "there is none at all"
     shown = ", ".join(names[:8])
     return f"there is {shown}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def nearest_decisions(asked: str, known: Iterable[str]) -> str:
+    """The decisions of the same pool nearest in the log to one that there is none of, as `nearest`."""
+    pool, _, number = asked.rpartition("@")
+    offsets = sorted(int(name.rpartition("@")[2]) for name in known if name.rpartition("@")[0] == pool)
+    if not offsets:
+        return nearest(pool, {name.rpartition("@")[0] for name in known})
+    near = sorted(sorted(offsets, key=lambda offset: abs(offset - int(number)))[:2])
+    return f"did you mean {' or '.join(f'{pool}@{offset}' for offset in near)}?"

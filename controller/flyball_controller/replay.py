@@ -45,10 +45,13 @@ class Difference:
     where: str
     """Which record: its pool, kind and the offset of the input that caused it."""
     inputs: tuple[int, int]
-    """The inputs between the last record that agreed and this one, first and last offset."""
+    """The inputs between the last tick that agreed and this record, first and last offset."""
     what: str
     recorded: str
     replayed: str
+    pool: str = ""
+    time_s: float | None = None
+    """The machine's time of that record; None where no record could be read."""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,8 @@ class _Made:
     """The input that had it published."""
     epoch: int
     """Of the owner that published it."""
+    tick: bool = False
+    """Whether it is a tick's own record: the one that vouches for every input before it."""
 
 
 async def replay_log(log: Log, new_seams: Callable[[], Seams], own: Fingerprint) -> ReplayReport:
@@ -128,22 +133,25 @@ async def _replayed(
         for output in outputs:
             found = publication(output)
             if found is not None:
-                yield _Made(found[0], found[1].key, found[1].value, item.offset, state.epoch)
+                tick = isinstance(output, TickRecord)
+                yield _Made(found[0], found[1].key, found[1].value, item.offset, state.epoch, tick)
 
 
 async def _compare_audit(log: Log, partition: int, made: list[_Made], report: ReplayReport) -> None:
     recorded: list[Record] = []
     async for records in scan(log, Topic.DECISIONS, partition):
         recorded.extend(records)
+    agreed = (await log.bounds(Topic.INPUTS, partition)).begin - 1
     if recorded and made:
         first = _revision(recorded[0].value)
         skipped = next((i for i, item in enumerate(made) if item.revision >= first), len(made))
         if skipped:
             report.notes.append(f"partition {partition}: {skipped} records are older than the decisions kept")
+            agreed = made[skipped - 1].revision
             made = made[skipped:]
     places = {item.value: i for i, item in enumerate(made)}
     seen: set[bytes] = set()
-    at, agreed = 0, made[0].revision - 1 if made else -1
+    at = 0
     for record in recorded:
         value = record.value or b""
         place = places.get(value, at)
@@ -152,7 +160,7 @@ async def _compare_audit(log: Log, partition: int, made: list[_Made], report: Re
             at = place
         if at < len(made) and _agrees(value, made[at].value, report):
             seen.add(value)
-            agreed = made[at].revision
+            agreed = made[at].revision if made[at].tick else agreed
             at += 1
             report.records += 1
         elif value in seen:
@@ -228,6 +236,8 @@ def _difference(partition: int, recorded: bytes, made: _Made | None, agreed: int
         what=what,
         recorded=left,
         replayed=right,
+        pool="" if present is None else present.pool,
+        time_s=None if present is None else present.time_s,
     )
 
 

@@ -99,7 +99,7 @@ MISSING = {
     "kv_capacity_tokens": "kv_capacity_tokens",
 }
 
-FULL: dict[str, float] = dict.fromkeys(MISSING, 0.5)
+FULL: dict[str, Any] = dict.fromkeys(MISSING, 0.5)
 
 
 @pytest.mark.parametrize(("number", "column"), MISSING.items())
@@ -107,7 +107,7 @@ def test_what_is_missing_is_nan_never_zero(number: str, column: str) -> None:
     """A number that did not come leaves its column NaN, and the pool's feature absent."""
     course = Course()
     for second in range(2):
-        numbers = {name: value + second for name, value in FULL.items() if name != number}
+        numbers: dict[str, Any] = {name: value + second for name, value in FULL.items() if name != number}
         numbers |= {"kv_used_ratio": 0.5} if number != "kv_used_ratio" else {}
         course.second(sample(**numbers))
 
@@ -124,7 +124,8 @@ def test_a_counter_that_went_back_gives_no_rate(name: str, rate: float) -> None:
     """After a reset the rate is missing for one tick, and right again at the next."""
     course, rates = Course(), []
     for number in (1000.0, 1100.0, 20.0, 120.0):
-        course.second(sample(**{"queue_count": number, name: number}))
+        numbers: dict[str, Any] = {"queue_count": number, name: number}
+        course.second(sample(**numbers))
         rates += course.column(MISSING[name])
 
     assert pytest.approx([math.nan, rate, math.nan, rate], nan_ok=True) == rates
@@ -304,7 +305,8 @@ def test_measuring_gives_no_warning_for_any_row() -> None:
     """The largest numbers that filing lets through make no overflow and no infinity."""
     course = Course()
     for number in (0.0, 1e17, 0.0, 5e-324, 1e17):
-        course.second(sample(**{name: number if name != "kv_used_ratio" else 1.0 for name in MISSING}))
+        numbers: dict[str, Any] = {name: number if name != "kv_used_ratio" else 1.0 for name in MISSING}
+        course.second(sample(**numbers))
         for column in course.measured.columns.values():
             assert not np.isinf(column).any()
         assert all(math.isfinite(value) for value in course.pool.features.values())

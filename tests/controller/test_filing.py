@@ -256,7 +256,8 @@ BAD_NUMBERS = [
 @pytest.mark.parametrize("name", ["requests_running", "itl_s_sum", "estimated_flops_total"])
 def test_a_sample_that_cannot_be_true_is_left_out(name: str, number: float, why: str) -> None:
     """One number that cannot be: its sample is rejected with the reason, the frame's others are read."""
-    bad = PLAIN._replace(engine=EngineId("e1"), **{name: number})
+    wrong: dict[str, Any] = {name: number}
+    bad = PLAIN._replace(engine=EngineId("e1"), **wrong)
     pool = live({0: [frame(0, engines=(PLAIN, bad))]}, 5)
 
     assert ["e0"] == list(pool.engines)

@@ -4,6 +4,7 @@ TPOT grows with the batch and with its context; everything follows from the load
 test gives. Receivers apply what is strictly newer, and say what they hold.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flyball_core.fencing import Fence, Version
@@ -57,6 +58,10 @@ class ScriptedEngine:
     unserved: float = 0.0
     """Requests that clients wanted to run here and that found no place, at the last second."""
     counters: dict[str, float] = field(default_factory=dict)
+    refuse: Callable[[Directive], str] = lambda _directive: ""
+    """Why it refuses a directive that is sound; empty if it does not."""
+    deaf: bool = False
+    """Acknowledges what it does not apply, and reads back what it really holds."""
 
     def attach(self) -> Attach:
         """What it says of itself."""
@@ -121,12 +126,18 @@ class ScriptedEngine:
             refusal = f"no knob {name!r}" if spec is None else spec.refuse(value)
             if refusal:
                 return self._ack(directive.version, AckStatus.NACK, refusal)
+        if reason := self.refuse(directive):
+            return self._ack(directive.version, AckStatus.NACK, reason)
+        if self.deaf:
+            self.held = directive.version
+            return self._ack(directive.version, AckStatus.APPLIED)
         variant = directive.values.get(VARIANT)
-        restart = isinstance(variant, str) and variant != self.setting.get(VARIANT)
+        restarts = any(spec.name == VARIANT and spec.knob_class is KnobClass.RESTART for spec in self.specs)
+        restart = restarts and variant is not None and variant != self.setting.get(VARIANT)
         if restart and directive.incarnation != self.incarnation:
             return self._ack(directive.version, AckStatus.NACK, "of another incarnation")
         self.held = directive.version
-        self.setting.update({name: value for name, value in directive.values.items() if name != VARIANT})
+        self.setting.update({k: value for k, value in directive.values.items() if k != VARIANT or not restarts})
         if not restart:
             return self._ack(directive.version, AckStatus.APPLIED)
         answer = self._ack(directive.version, AckStatus.PENDING_RESTART)

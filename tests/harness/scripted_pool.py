@@ -11,7 +11,7 @@ from flyball_controller.machine import PartitionState, Seams, standard_seams, st
 from flyball_core.fencing import Version
 from flyball_core.frames import BandwidthSource, Frame, GpuSample
 from flyball_core.ids import AgentId, BootId, LogId, OwnerId
-from flyball_core.inputs import Ack, AckStatus, Body, Claim, Fingerprint, Input, PolicyText, Tick
+from flyball_core.inputs import Ack, AckStatus, Attach, Body, Claim, Fingerprint, Input, PolicyText, Tick
 from flyball_core.knobs import Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
 from flyball_proto.codec import decode_input, encode_input
@@ -128,14 +128,22 @@ class ScriptedPool:
 
     def second(self) -> list[Output]:
         """One second of the pool's life, a tick at its end; the tick's outputs."""
-        load = self.load(self.now_s)
-        self._serve(load)
         waiting, self.delayed = self.delayed, []
-        for frame in self._frames(load):
-            waiting.extend(self.on_frame(frame))
+        for body in self.serve():
+            if isinstance(body, Frame):
+                waiting.extend(self.on_frame(body))
+            else:
+                self.put(body)
         for item in waiting:
             self.put_raw(item if isinstance(item, bytes) else encode_input(item))
         return self.tick()
+
+    def serve(self) -> list[Frame | Attach]:
+        """Serve one second of load; who came back from a relaunch, and what the agents saw."""
+        load = self.load(self.now_s)
+        back = self._come_back()
+        self._share_out(load)
+        return [*back, *self._frames(load)]
 
     def run(self, seconds: int) -> list[Output]:
         """Some seconds; the outputs of all of them."""
@@ -156,12 +164,17 @@ class ScriptedPool:
         return outputs
 
     def deliver(self, message: Message) -> None:
-        """Hand a directive or table to its receiver and append the answer."""
+        """Hand a directive or table to its receiver, if it is there, and append the answer."""
         answer: Ack | None
+        values: dict[str, Value]
         if isinstance(message, Directive):
+            if message.engine not in self.engines:
+                return
             answer = self.engines[message.engine].take(message, self.now_s, self.relaunch_s)
             values = dict(message.values)
         else:
+            if message.gateway not in self.gateways:
+                return
             answer = self.gateways[message.gateway].take(message)
             values = {f"weight:{route.engine}": route.weight for route in message.routes}
         if answer.status is not AckStatus.NACK:
@@ -172,11 +185,13 @@ class ScriptedPool:
         if answer is not None:
             self.put(answer)
 
-    def _serve(self, load: Load) -> None:
-        for engine in self.engines.values():
-            if engine.back_at_s is not None and self.now_s >= engine.back_at_s:
-                engine.restart(f"i{self.now_s:.0f}")
-                self.put(engine.attach())
+    def _come_back(self) -> list[Attach]:
+        back = [e for e in self.engines.values() if e.back_at_s is not None and self.now_s >= e.back_at_s]
+        for engine in back:
+            engine.restart(f"i{self.now_s:.0f}")
+        return [engine.attach() for engine in back]
+
+    def _share_out(self, load: Load) -> None:
         up = [engine for engine in self.engines.values() if engine.back_at_s is None]
         weights = {engine.name: self._weight(engine.name) for engine in up}
         total = sum(weights.values()) or 1.0

@@ -76,7 +76,7 @@ def restore_state(payload: bytes, schema: int) -> PartitionState:
         raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {SCHEMA}")
     try:
         found = _made(json.loads(zlib.decompress(payload)))
-    except (ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, RecursionError) as error:
         raise Rejected(f"the state cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, PartitionState):
         raise Rejected("the payload holds no state of a partition")

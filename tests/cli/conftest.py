@@ -1,0 +1,22 @@
+"""A recorded log for all tests of the commands, and a way to call them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli_calls import Answer, call
+from kafka_broker import kafka_broker as kafka_broker
+from recorded_logs import record_log
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log that was recorded by an owner; read it, copy it, leave it as it is."""
+    return record_log(tmp_path_factory.mktemp("recorded") / "log")
+
+
+@pytest.fixture
+def flyball() -> Callable[..., Answer]:
+    """`flyball ARGUMENTS` in this process."""
+    return call
