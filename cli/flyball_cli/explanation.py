@@ -13,6 +13,8 @@ from flyball_core.knobs import BATCH_CAP, VARIANT
 from flyball_core.outputs import DecisionRecord, Directive, RoutingTable, Verdict
 from flyball_policies.seam import WEIGHT
 
+SCHEMA = "flyball.explain/1"
+
 _BEFORE = "_before"
 _ROUTED = (WEIGHT, BATCH_CAP)
 """The knobs that gateways are told of as well."""
@@ -23,6 +25,7 @@ def decision_document(audit: Audit, story: Story) -> dict[str, Any]:
     record = story.record or next(iter([*story.others, *story.acks]), None) or story.outcome
     assert record is not None  # a story begins with a record
     return {
+        "schema": SCHEMA,
         "kind": "decision",
         "log": audit.where,
         "decision": story.decision,
@@ -87,6 +90,7 @@ def target_document(audit: Audit, target: Target, *, last: int) -> dict[str, Any
     kind, pool, name = target
     tick = audit.ticks.get(pool)
     return {
+        "schema": SCHEMA,
         "kind": kind.value,
         "log": audit.where,
         "name": name,

@@ -13,6 +13,7 @@ from flyball_cli.wording import aligned, change, instant, tally
 from flyball_controller.whatif import Change, Comparison, Course
 from flyball_core.knobs import Value
 
+SCHEMA = "flyball.replay-policy/1"
 OPEN_LOOP = (
     "This is an open loop: the telemetry is as recorded, so it shows what would have been decided, not what would"
     " have become of it."
@@ -23,6 +24,7 @@ _SHOWN = 5
 def comparison_document(where: str, file: Path, found: Comparison) -> dict[str, Any]:
     """The JSON document of a comparison."""
     return {
+        "schema": SCHEMA,
         "log": where,
         "policy": str(file),
         "open_loop": True,

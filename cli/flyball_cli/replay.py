@@ -22,6 +22,7 @@ from flyball_core.errors import LogCorrupt, Rejected
 from flyball_log import open_log
 from flyball_policies.reading import read_document
 
+SCHEMA = "flyball.replay/1"
 EXIT_CODES = {Verdict.IDENTICAL: 0, Verdict.DIFFERENT: 1, Verdict.WITHIN_TOLERANCE: 3}
 DAMAGED = 1
 
@@ -95,7 +96,7 @@ async def _what_if(where: str, text: str) -> Comparison:
 def _damaged(where: str, error: LogCorrupt, *, as_json: bool) -> int:
     if as_json:
         found = {"where": error.where, "record": error.offset, "what": str(error)}
-        click.echo(json.dumps({"log": where, "verdict": "damaged", "damage": found}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "log": where, "verdict": "damaged", "damage": found}, indent=2))
     else:
         click.echo(f"damaged: {error}")
     return DAMAGED
@@ -104,6 +105,7 @@ def _damaged(where: str, error: LogCorrupt, *, as_json: bool) -> int:
 def replay_document(where: str, report: ReplayReport) -> dict[str, Any]:
     """The JSON document of a replay."""
     return {
+        "schema": SCHEMA,
         "log": where,
         "verdict": report.verdict.value.replace(" ", "_"),
         "inputs": report.inputs,

@@ -12,6 +12,7 @@ from flyball_core.errors import Rejected
 from flyball_log.kafka import KafkaSettings, check_topics, create_topics, settings_for
 from flyball_log.opening import is_kafka
 
+SCHEMA = "flyball.topics/1"
 FOUND_FAULTS = 1
 DEV_REPLICATION = 1
 REPLICATION = 3
@@ -34,7 +35,7 @@ def create(*, where: str, partitions: int, replication: int | None, dev: bool, a
     replicas = replication if replication is not None else DEV_REPLICATION if dev else REPLICATION
     made = asyncio.run(create_topics(settings, partitions=partitions, replication=replicas, dev=dev))
     if as_json:
-        document = {"log": settings.where, "log_id": made.log_id, "created": list(made.topics)}
+        document = {"schema": SCHEMA, "log": settings.where, "log_id": made.log_id, "created": list(made.topics)}
         click.echo(json.dumps(document, indent=2))
     else:
         said = f"made {', '.join(made.topics)}" if made.topics else "all topics are there already"
@@ -52,7 +53,7 @@ def check(*, where: str, dev: bool, as_json: bool) -> int:
     findings = asyncio.run(check_topics(settings, dev=dev))
     if as_json:
         listed = [{"topic": one.topic, "problem": one.problem, "remedy": one.remedy} for one in findings]
-        click.echo(json.dumps({"log": settings.where, "ok": not findings, "findings": listed}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "log": settings.where, "ok": not findings, "findings": listed}, indent=2))
     elif findings:
         click.echo("\n".join(map(str, findings)))
     else:

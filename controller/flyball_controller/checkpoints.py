@@ -8,12 +8,12 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 
+from flyball_controller.machine.export import SCHEMA, export_state, restore_state
+from flyball_controller.machine.state import PartitionState
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import LogId
 from flyball_log import fold
 from flyball_log.interface import Entry, Log, Topic
-from flyball_controller.machine.export import SCHEMA, export_state, restore_state
-from flyball_controller.machine.state import PartitionState
 from flyball_proto.codec import CheckpointPart, decode_checkpoint, encode_checkpoint
 
 PART_BYTES = 192 * 1024

@@ -7,6 +7,9 @@ loop in life and a simulator in virtual time. It cannot reach an engine: that is
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
+from flyball_controller.machine import PartitionState, Seams, step
+from flyball_controller.machine.orders import INTENTS_OUT_OF_DATE, standing_intent
 from flyball_core.errors import OffsetGone, Rejected
 from flyball_core.ids import OwnerId, PoolId
 from flyball_core.inputs import Claim, Fingerprint, Input, Tick
@@ -22,9 +25,6 @@ from flyball_core.outputs import (
     Tombstone,
 )
 from flyball_log.interface import Entry, Log, Topic
-from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
-from flyball_controller.machine import PartitionState, Seams, step
-from flyball_controller.machine.orders import INTENTS_OUT_OF_DATE, standing_intent
 from flyball_proto.codec import decode_input, directive_key, encode_audit, encode_directive, encode_input
 
 READ_AT_ONCE = 500

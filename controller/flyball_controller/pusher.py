@@ -143,7 +143,10 @@ class Pusher:
         if linked is None or wanted is None:
             return 0
         message = wanted[1]
-        if message.version == self._refused.get(target) or message.version.against(linked.sent) in (Fence.SAME, Fence.STALE):
+        if message.version == self._refused.get(target) or message.version.against(linked.sent) in (
+            Fence.SAME,
+            Fence.STALE,
+        ):
             return 0
         linked.sent = message.version
         await linked.link.send(message)

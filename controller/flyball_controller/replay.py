@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 
+from flyball_controller.checkpoints import find_checkpoint
+from flyball_controller.fingerprint import difference
+from flyball_controller.machine import PartitionState, Seams, step
+from flyball_controller.owner import publication
 from flyball_core.errors import LogCorrupt, Rejected
 from flyball_core.inputs import Claim, Fingerprint, Input
 from flyball_core.outputs import DecisionRecord, Output, TickRecord
 from flyball_log import fold, scan
 from flyball_log.interface import Log, Record, Topic
-from flyball_controller.checkpoints import find_checkpoint
-from flyball_controller.fingerprint import difference
-from flyball_controller.machine import PartitionState, Seams, step
-from flyball_controller.owner import publication
 from flyball_proto.codec import decode_audit, decode_directive, decode_input
 
 TOLERANCE = 1e-6
@@ -94,8 +94,9 @@ async def replay_log(log: Log, new_seams: Callable[[], Seams], own: Fingerprint)
     for partition in range(log.partitions):
         if (await log.bounds(Topic.INPUTS, partition)).end == 0:
             continue
+        _, start = await _beginning(log, partition)
         made = [item async for item in _replayed(log, partition, new_seams(), own, report)]
-        await _compare_audit(log, partition, [m for m in made if m.topic is Topic.DECISIONS], report)
+        await _compare_audit(log, partition, start, [m for m in made if m.topic is Topic.DECISIONS], report)
         await _compare_directives(log, partition, [m for m in made if m.topic is Topic.DIRECTIVES], report)
     if report.differences:
         report.verdict = Verdict.DIFFERENT
@@ -108,18 +109,23 @@ async def stepped(
     log: Log, partition: int, seams: Seams, change: Callable[[Input], Input] | None = None
 ) -> AsyncIterator[tuple[Input, PartitionState, list[Output]]]:
     """Step through a partition's retained inputs: each input, the state after it, and its outputs."""
-    begin = (await log.bounds(Topic.INPUTS, partition)).begin
-    state, start = PartitionState(log_id=log.log_id, partition=partition), begin
-    if begin > 0:
-        restored = await find_checkpoint(log, partition)
-        if restored.revision + 1 >= begin:
-            state, start = restored.state, restored.revision + 1
+    state, start = await _beginning(log, partition)
     async for records in scan(log, Topic.INPUTS, partition, start=start):
         for record in records:
             item = decode_input(record.offset, record.value)
             if change is not None:
                 item = change(item)
             yield item, state, step(state, item, seams)
+
+
+async def _beginning(log: Log, partition: int) -> tuple[PartitionState, int]:
+    """The state to begin with, and the first input to step through: all of them, or those after a checkpoint."""
+    begin = (await log.bounds(Topic.INPUTS, partition)).begin
+    if begin > 0:
+        restored = await find_checkpoint(log, partition)
+        if restored.revision + 1 >= begin:
+            return restored.state, restored.revision + 1
+    return PartitionState(log_id=log.log_id, partition=partition), begin
 
 
 async def _replayed(
@@ -137,11 +143,15 @@ async def _replayed(
                 yield _Made(found[0], found[1].key, found[1].value, item.offset, state.epoch, tick)
 
 
-async def _compare_audit(log: Log, partition: int, made: list[_Made], report: ReplayReport) -> None:
+async def _compare_audit(log: Log, partition: int, start: int, made: list[_Made], report: ReplayReport) -> None:
     recorded: list[Record] = []
     async for records in scan(log, Topic.DECISIONS, partition):
         recorded.extend(records)
-    agreed = (await log.bounds(Topic.INPUTS, partition)).begin - 1
+    agreed = start - 1
+    earlier = sum(_revision(record.value) < start for record in recorded) if start else 0
+    if earlier:
+        report.notes.append(f"partition {partition}: {earlier} records are older than the inputs to replay")
+        recorded = [record for record in recorded if _revision(record.value) >= start]
     if recorded and made:
         first = _revision(recorded[0].value)
         skipped = next((i for i, item in enumerate(made) if item.revision >= first), len(made))
@@ -232,7 +242,7 @@ def _difference(partition: int, recorded: bytes, made: _Made | None, agreed: int
     return Difference(
         partition=partition,
         where=_line(present),
-        inputs=(agreed + 1, revision),
+        inputs=(agreed + 1, max(revision, made.revision if made is not None else -1)),
         what=what,
         recorded=left,
         replayed=right,

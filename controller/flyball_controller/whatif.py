@@ -8,13 +8,13 @@ answers are left out, and each directive or table of the replay is answered at o
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from flyball_controller.machine import PartitionState, Seams, step
+from flyball_controller.replay import stepped
 from flyball_core.ids import Incarnation
 from flyball_core.inputs import Ack, AckStatus, Attach, Input, Intent, Malformed, Order, PolicyText, TargetKind
 from flyball_core.knobs import VARIANT, Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
 from flyball_log.interface import Log, Topic
-from flyball_controller.machine import PartitionState, Seams, step
-from flyball_controller.replay import stepped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

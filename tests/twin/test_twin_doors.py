@@ -1,7 +1,6 @@
 """Through its doors the twin looks like a real fleet: settable, readable, sampled, and no more than that."""
 
 import pytest
-from twin_parts import ask, fleet_of
 
 from flyball_agents.engine_adapter import EngineControls, SettingsSurface
 from flyball_agents.gateway_adapter import GatewayControls, LanePlace, TableDefaults, TableSurface
@@ -13,6 +12,7 @@ from flyball_twin.doors import EngineDoor, GatewayDoor, Probe
 from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import MAX_WAIT_S
 from flyball_twin.physics import ENGINE_MODEL
+from twin_parts import ask, fleet_of
 
 E0, E1 = EngineId("e0"), EngineId("e1")
 

@@ -1,7 +1,6 @@
 """One engine: steps take what the roofline says, knobs hold, counters count, a restart starts over."""
 
 import pytest
-from twin_parts import ask, with_blocks
 
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId
@@ -9,6 +8,7 @@ from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.engine import NEVER, Engine
 from flyball_twin.physics import ENGINE_MODEL, GRAPHS, SPLITKV, EngineModel, Roofline
 from flyball_twin.sequences import Sequence
+from twin_parts import ask, with_blocks
 
 
 def engine_of(model: EngineModel = ENGINE_MODEL, variant: str = "graphs") -> Engine:

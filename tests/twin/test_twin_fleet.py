@@ -2,7 +2,6 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from twin_parts import LANES, ask, fleet_of, with_blocks
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
@@ -12,6 +11,7 @@ from flyball_twin.fleet import BandwidthFault, Fleet, Outcome
 from flyball_twin.gateway import Gateway
 from flyball_twin.physics import ENGINE_MODEL, GRAPHS, Roofline
 from flyball_twin.workload import Request
+from twin_parts import LANES, ask, fleet_of, with_blocks
 
 E0, E1 = EngineId("e0"), EngineId("e1")
 

@@ -2,12 +2,12 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from twin_parts import ask
 
 from flyball_core.errors import Fatal
 from flyball_twin.kv import PagedKv, blocks_for
 from flyball_twin.scheduler import Batch
 from flyball_twin.sequences import Sequence
+from twin_parts import ask
 
 
 def sequence(id_: int, prompt: int, output: int) -> Sequence:

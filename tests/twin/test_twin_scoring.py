@@ -2,13 +2,13 @@
 
 import pytest
 from hypothesis import given, strategies as st
-from twin_parts import ask
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_twin.fleet import Outcome
 from flyball_twin.scoring import Slo, percentile, score, timeline
 from flyball_twin.workload import Request
+from twin_parts import ask
 
 SLOS = (Slo(lane="realtime", ttft_s=2.0, tpot_s=0.05), Slo(lane="bulk", e2e_s=100.0))
 

@@ -12,10 +12,10 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from flyball_core import fencing, frames, inputs, knobs, outputs
-from flyball_core.errors import Rejected
 from flyball_controller.machine import sequences, state
 from flyball_controller.machine.state import PartitionState
+from flyball_core import fencing, frames, inputs, knobs, outputs
+from flyball_core.errors import Rejected
 
 SCHEMA = 1
 """Raised whenever the meaning of a field of the state changes."""
@@ -48,7 +48,9 @@ _DATACLASSES: dict[str, type] = {
         outputs.Verdict,
     )
 }
-_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample, frames.GatewaySample)}
+_TUPLES: dict[str, Any] = {
+    kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample, frames.GatewaySample)
+}
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind
     for kind in (
@@ -83,7 +85,7 @@ def restore_state(payload: bytes, schema: int) -> PartitionState:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of the state, told apart by its type
     if isinstance(value, Enum):
         return {"$e": type(value).__name__, "v": value.value}
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -101,7 +103,7 @@ def _plain(value: Any) -> Any:
     raise Rejected(f"a {type(value).__name__} cannot be part of the machine's state")
 
 
-def _made(value: Any) -> Any:
+def _made(value: Any) -> Any:  # noqa: ANN401 - any JSON, made into any part of the state
     if isinstance(value, list):
         return [_made(item) for item in value]
     if not isinstance(value, dict):

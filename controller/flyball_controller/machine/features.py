@@ -94,7 +94,8 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
 
 
 def _table(rows: Sequence[Sequence[float | None]], width: int) -> NDArray[np.float64]:
-    """Rows of `width` numbers as one array, None as NaN. (Flat first: numpy is slow to find out a nesting.)"""
+    """Rows of `width` numbers as one array, None as NaN."""
+    # Flat first: numpy is slow to find out a nesting.
     return np.array(list(chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
 
 

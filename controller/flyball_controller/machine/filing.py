@@ -11,7 +11,6 @@ from itertools import chain
 from operator import itemgetter
 from typing import cast
 
-from flyball_core.frames import EngineSample, Frame, GatewaySample, GpuSample
 from flyball_controller.machine.state import (
     UNKNOWN_SKEW_S,
     AgentState,
@@ -21,6 +20,7 @@ from flyball_controller.machine.state import (
     QueueState,
     Row,
 )
+from flyball_core.frames import EngineSample, Frame, GatewaySample, GpuSample
 
 LATENESS_S = 2.0
 """How long a frame waits for those before it. At a tick of 1 s, a frame may be one tick late."""

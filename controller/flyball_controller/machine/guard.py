@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from flyball_controller.machine.state import SERVING, EngineState, PoolState
 from flyball_core.inputs import Proposal, TargetKind
 from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import Verdict
-from flyball_controller.machine.state import SERVING, EngineState, PoolState
 from flyball_policies.document import KnobRule, PolicyDocument
 from flyball_policies.seam import WEIGHT
 
@@ -137,7 +137,9 @@ def judge(pool: PoolState, proposals: list[Proposal], rails: Rails) -> Ruling:
         where = f"{proposal.target}/{proposal.knob}"
         verdict = _rule(pool, proposal, rails, restarts)
         if verdict.allowed is not None and where in moved:
-            verdict = _stop(proposal, verdict.before, "one_change", "another change of this knob was accepted this tick")
+            verdict = _stop(
+                proposal, verdict.before, "one_change", "another change of this knob was accepted this tick"
+            )
         if verdict.allowed is not None:
             accepted.append(verdict)
             moved.add(where)
@@ -171,7 +173,9 @@ def _rule(pool: PoolState, proposal: Proposal, rails: Rails, restarts: int) -> V
         reason = _restart_stop(pool, engine, proposal, rails, restarts, pinned=pinned)
         if reason:
             return _stop(proposal, before, *reason)
-        return Verdict(proposal=proposal, before=before, allowed=proposal.value, rule=ACCEPTED, reason="within all rails")
+        return Verdict(
+            proposal=proposal, before=before, allowed=proposal.value, rule=ACCEPTED, reason="within all rails"
+        )
     return _move(pool, engine, spec, proposal, before, rails, pinned=pinned)
 
 
@@ -204,7 +208,11 @@ def _move(
     pinned: bool,
 ) -> Verdict:
     """A live or routing knob: bounds, slew, then what binds only raises."""
-    if spec.kind in (KnobKind.CHOICE, KnobKind.FLAG) or isinstance(before, (str, bool)) or isinstance(proposal.value, (str, bool)):
+    if (
+        spec.kind in (KnobKind.CHOICE, KnobKind.FLAG)
+        or isinstance(before, (str, bool))
+        or isinstance(proposal.value, (str, bool))
+    ):
         value: Value = proposal.value
         rule, reason = ACCEPTED, "within all rails"
     else:
@@ -240,7 +248,9 @@ def _bounded(
                 down, up = min(down, before - 1), max(up, before + 1)
         if not down <= value <= up:
             value, rule = min(max(value, down), up), "slew"
-            reason = f"at most x{rails.document.guard.slew_up:g} up and x{rails.document.guard.slew_down:g} down a second"
+            reason = (
+                f"at most x{rails.document.guard.slew_up:g} up and x{rails.document.guard.slew_down:g} down a second"
+            )
             # A setting that starts outside the bounds is led into them, never further out.
             value = min(value, high) if before <= high else value
             value = max(value, low) if before >= low else value

@@ -8,6 +8,10 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
+from flyball_controller.machine.filing import MAX_ENGINES
+from flyball_controller.machine.guard import bounds_of, spec_of
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.state import RELAUNCHING, EngineState, GatewayState, Holding, PoolState
 from flyball_core.errors import InvalidDocument
 from flyball_core.ids import PoolId
 from flyball_core.inputs import (
@@ -27,10 +31,6 @@ from flyball_core.inputs import (
 )
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Setting
 from flyball_core.outputs import RecordKind
-from flyball_controller.machine.filing import MAX_ENGINES
-from flyball_controller.machine.guard import bounds_of, spec_of
-from flyball_controller.machine.records import Recorder
-from flyball_controller.machine.state import RELAUNCHING, EngineState, GatewayState, Holding, PoolState
 from flyball_policies.document import PolicyDocument
 from flyball_policies.reading import read_document
 
@@ -105,7 +105,9 @@ def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> Non
     reason = _override_refusal(pool, body)
     if reason:
         pool.count("override_refused")
-        recorder.note(RecordKind.ORDER, recorder.decision, f"override {body.override_id} of {body.author} refused: {reason}")
+        recorder.note(
+            RecordKind.ORDER, recorder.decision, f"override {body.override_id} of {body.author} refused: {reason}"
+        )
         return
     pool.overrides[body.override_id] = body
     where = body.target or "the pool"
@@ -138,7 +140,9 @@ def _override_refusal(pool: PoolState, body: OverrideSet) -> str:
 def clear_override(pool: PoolState, body: OverrideClear, recorder: Recorder) -> None:
     """Lift an override before its expiry."""
     gone = pool.overrides.pop(body.override_id, None)
-    what = f"lifts override {body.override_id}" if gone else f"lifts override {body.override_id}, which there is none of"
+    what = (
+        f"lifts override {body.override_id}" if gone else f"lifts override {body.override_id}, which there is none of"
+    )
     recorder.note(RecordKind.ORDER, recorder.decision, f"{body.author} {what}")
 
 
@@ -197,7 +201,9 @@ def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
     pool.trips[policy] = pool.trips.get(policy, 0) + 1
     if pool.trips[policy] >= MAX_SLOW_TRIPS and policy not in pool.quarantined:
         pool.quarantined[policy] = why
-        recorder.note(RecordKind.ALARM, recorder.decision, f"policy {policy} is quarantined until an operator resets it: {why}")
+        recorder.note(
+            RecordKind.ALARM, recorder.decision, f"policy {policy} is quarantined until an operator resets it: {why}"
+        )
 
 
 def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float) -> None:
@@ -217,10 +223,10 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
     engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
     if body.attached:
-        _attach_engine(pool, engine, body, recorder)
+        _attach_engine(engine, body, recorder)
 
 
-def _attach_engine(pool: PoolState, engine: EngineState, body: Attach, recorder: Recorder) -> None:
+def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> None:
     restarted = bool(engine.incarnation) and engine.incarnation != body.incarnation
     engine.incarnation, engine.capability_hash = body.incarnation, body.capability_hash
     engine.knobs = {knob.name: knob for knob in body.knobs}
@@ -278,14 +284,22 @@ def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> No
         _back_off(holding, now_s)
         holding.must_publish = True
         recorder.note(
-            RecordKind.ALARM, _decision(pool, body), f"{body.target} diverged: {holding.diverged}",
-            target_kind=body.kind, target=body.target, effective=body.effective,
+            RecordKind.ALARM,
+            _decision(pool, body),
+            f"{body.target} diverged: {holding.diverged}",
+            target_kind=body.kind,
+            target=body.target,
+            effective=body.effective,
         )
         return
     holding.backoff_s = 0.0
     recorder.note(
-        RecordKind.ACK, _decision(pool, body), f"{body.target}: {body.status.value}",
-        target_kind=body.kind, target=body.target, effective=body.effective,
+        RecordKind.ACK,
+        _decision(pool, body),
+        f"{body.target}: {body.status.value}",
+        target_kind=body.kind,
+        target=body.target,
+        effective=body.effective,
     )
 
 
@@ -341,8 +355,12 @@ def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder,
             engine.changed_s[BATCH_CAP] = now_s
     pool.count("nacks")
     recorder.note(
-        RecordKind.ACK, _decision(pool, body), f"{body.target} refused: {holding.nack}",
-        target_kind=body.kind, target=body.target, effective=body.effective,
+        RecordKind.ACK,
+        _decision(pool, body),
+        f"{body.target} refused: {holding.nack}",
+        target_kind=body.kind,
+        target=body.target,
+        effective=body.effective,
     )
 
 

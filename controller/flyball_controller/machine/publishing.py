@@ -8,11 +8,6 @@ again; the next one waits with back-off. What is published is the full setting, 
 import math
 from collections.abc import Iterator
 
-from flyball_core.fencing import Version
-from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
-from flyball_core.inputs import Mode
-from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Value
-from flyball_core.outputs import Directive, LaneRule, Output, Route, RoutingTable, Tombstone
 from flyball_controller.machine.state import (
     RELAUNCHING,
     SERVING,
@@ -22,6 +17,11 @@ from flyball_controller.machine.state import (
     Holding,
     PoolState,
 )
+from flyball_core.fencing import Version
+from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
+from flyball_core.inputs import Mode
+from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Value
+from flyball_core.outputs import Directive, LaneRule, Output, Route, RoutingTable, Tombstone
 from flyball_policies.document import PolicyDocument
 
 WAIT_FOR_GATEWAYS_S = 3.0
@@ -90,7 +90,11 @@ def _directive(
         return
     holding, last = engine.holding, engine.published
     changed = last is None or last.values != values or last.capability_hash != engine.capability_hash
-    if last is None and not holding.must_publish and values == {name: engine.holding.effective.get(name) for name in values}:
+    if (
+        last is None
+        and not holding.must_publish
+        and values == {name: engine.holding.effective.get(name) for name in values}
+    ):
         changed = False  # it holds all that as it is; there is nothing to say yet
     if not _due(holding, now_s, changed=changed, takeover=takeover and last is not None):
         return

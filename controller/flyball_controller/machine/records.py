@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
+from flyball_controller.machine.state import PartitionState, PoolState
 from flyball_core.fencing import Version
 from flyball_core.ids import PoolId
 from flyball_core.inputs import TargetKind
 from flyball_core.knobs import Setting
 from flyball_core.outputs import DecisionRecord, RecordKind, Verdict
-from flyball_controller.machine.state import PartitionState, PoolState
 
 
 class Recorder:
@@ -19,7 +19,7 @@ class Recorder:
         self.version: Version = partition.version(revision)
         self.decision = f"{pool.pool}@{revision}"
 
-    def note(
+    def note(  # noqa: PLR0913 - one keyword per field of the record
         self,
         kind: RecordKind,
         decision: str,

@@ -8,8 +8,6 @@ serves again and is watched as a canary beside its peers.
 
 import numpy as np
 
-from flyball_core.knobs import VARIANT
-from flyball_core.outputs import RecordKind
 from flyball_controller.machine.features import Measured
 from flyball_controller.machine.guard import Rails
 from flyball_controller.machine.records import Recorder
@@ -23,6 +21,8 @@ from flyball_controller.machine.state import (
     PoolState,
     Relaunch,
 )
+from flyball_core.knobs import VARIANT
+from flyball_core.outputs import RecordKind
 
 LEAST_DRAIN_S = 3.0
 """Work on its way when the weight went to zero arrives within this time."""
@@ -31,7 +31,9 @@ BARRED_S = 3600.0
 """How long a variant whose canary failed is not tried again."""
 
 
-def begin(pool: PoolState, engine: EngineState, variant: str, rails: Rails, decision: str, *, rollback: bool = False) -> None:
+def begin(
+    pool: PoolState, engine: EngineState, variant: str, rails: Rails, decision: str, *, rollback: bool = False
+) -> None:
     """Start the way of one engine into `variant`."""
     engine.phase = DRAINING
     pool.relaunches.append(
@@ -93,7 +95,9 @@ def _relaunch(pool: PoolState, change: Relaunch, engine: EngineState, rails: Rai
 def _give_up(
     pool: PoolState, change: Relaunch, engine: EngineState, rails: Rails, recorder: Recorder, why: str
 ) -> None:
-    recorder.note(RecordKind.ALARM, change.decision, f"{engine.engine} into {change.variant}: {why}", target=engine.engine)
+    recorder.note(
+        RecordKind.ALARM, change.decision, f"{engine.engine} into {change.variant}: {why}", target=engine.engine
+    )
     engine.wanted.pop(VARIANT, None)
     _end(pool, change, engine, rails)
 
@@ -131,13 +135,14 @@ def _judge_canary(pool: PoolState, canary: Canary, measured: Measured, rails: Ra
         if usable and e.engine != canary.engine and not e.degraded and tpot[e.engine] > 0
     ]
     tolerance = rails.document.guard.canary_tolerance
-    if not own > 0 or not peers or own <= float(np.median(peers)) * (1.0 + tolerance):
+    median = float(np.median(peers)) if peers else np.inf
+    if not own > median * (1.0 + tolerance):
         return
     pool.barred[canary.variant] = rails.now_s + BARRED_S
     recorder.note(
         RecordKind.ALARM,
         canary.decision,
-        f"canary {canary.engine} in {canary.variant} failed: TPOT {own * 1e3:.1f} ms, peers {float(np.median(peers)) * 1e3:.1f} ms",
+        f"canary {canary.engine} in {canary.variant} failed: TPOT {own * 1e3:.1f} ms, peers {median * 1e3:.1f} ms",
         target=canary.engine,
     )
     engine = pool.engines.get(canary.engine)

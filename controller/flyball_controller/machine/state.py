@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flyball_controller.machine.sequences import SequenceSet
 from flyball_core.fencing import Version
 from flyball_core.frames import Frame
 from flyball_core.ids import LogId
 from flyball_core.inputs import Mode, OverrideSet, Proposal, TargetKind
 from flyball_core.knobs import KnobSpec, Value
 from flyball_core.outputs import DecisionRecord, Directive, RoutingTable
-from flyball_controller.machine.sequences import SequenceSet
 
 SERVING = "serving"
 DRAINING = "draining"

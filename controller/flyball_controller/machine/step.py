@@ -7,6 +7,12 @@ that claim's first tick, so a new owner publishes nothing before it has decided 
 import math
 import zlib
 
+from flyball_controller.machine import orders
+from flyball_controller.machine.filing import file_frame
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.seams import Seams
+from flyball_controller.machine.state import PartitionState, PoolState
+from flyball_controller.machine.tick import run_tick
 from flyball_core.frames import Frame
 from flyball_core.inputs import (
     Ack,
@@ -24,12 +30,6 @@ from flyball_core.inputs import (
     Tick,
 )
 from flyball_core.outputs import CheckpointDue, Output
-from flyball_controller.machine import orders
-from flyball_controller.machine.filing import file_frame
-from flyball_controller.machine.records import Recorder
-from flyball_controller.machine.seams import Seams
-from flyball_controller.machine.state import PartitionState, PoolState
-from flyball_controller.machine.tick import run_tick
 
 LONGEST_INTERVAL_S = 5.0
 """No tick moves the machine's time by more: an owner that slept has not lived that time."""
@@ -135,11 +135,11 @@ def _take_tick(state: PartitionState, offset: int, body: Tick, seams: Seams) -> 
 def _elapsed(state: PartitionState, body: Tick, *, takeover: bool) -> float:
     """Seconds by which this tick moves the machine's time; NaN and the absurd move it not at all."""
     if not takeover:
-        return body.interval_s if 0.0 <= body.interval_s <= LONGEST_INTERVAL_S else _clipped(body.interval_s, LONGEST_INTERVAL_S)
+        return _clipped(body.interval_s, LONGEST_INTERVAL_S)
     if state.ticks == 0:
         return 0.0
     return _clipped(body.wall_s - state.wall_s, LONGEST_TAKEOVER_S)
 
 
 def _clipped(value: float, highest: float) -> float:
-    return min(max(value, 0.0), highest) if value == value else 0.0
+    return 0.0 if math.isnan(value) else min(max(value, 0.0), highest)

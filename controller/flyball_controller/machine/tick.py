@@ -5,6 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flyball_controller.machine import relaunch
+from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
+from flyball_controller.machine.filing import release_frames
+from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge, lead_in
+from flyball_controller.machine.orders import document_of, proposals_fault, trip
+from flyball_controller.machine.publishing import directive_key, heartbeat_key, publish, table_key, withdraw
+from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.seams import PolicySlot, Seams
+from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Mode, Proposal, TargetKind
 from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec
@@ -19,15 +28,6 @@ from flyball_core.outputs import (
     Tombstone,
     Verdict,
 )
-from flyball_controller.machine import relaunch
-from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
-from flyball_controller.machine.filing import release_frames
-from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge, lead_in
-from flyball_controller.machine.orders import document_of, proposals_fault, trip
-from flyball_controller.machine.publishing import directive_key, heartbeat_key, publish, table_key, withdraw
-from flyball_controller.machine.records import Recorder
-from flyball_controller.machine.seams import PolicySlot, Seams
-from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
 from flyball_policies.document import PolicyDocument
 from flyball_policies.seam import WEIGHT, Column, PoolView
 
@@ -104,11 +104,16 @@ def _look(
     mix = pool.features.get(MIX_FEATURE)
     alarm = seams.detector(pool).update(pool.detector, None if mix is None else math.log1p(mix))
     if alarm:
-        recorder.note(RecordKind.ALARM, recorder.decision, f"the mix changed: {MIX_FEATURE} {mix:.0f}", features=pool.features)
+        recorder.note(
+            RecordKind.ALARM, recorder.decision, f"the mix changed: {MIX_FEATURE} {mix:.0f}", features=pool.features
+        )
     for engine in mark_degraded(measured):
         recorder.note(
-            RecordKind.ALARM, recorder.decision, f"{engine.engine} is degraded: slower than its peers at the same mix",
-            target=engine.engine, features=pool.features,
+            RecordKind.ALARM,
+            recorder.decision,
+            f"{engine.engine} is degraded: slower than its peers at the same mix",
+            target=engine.engine,
+            features=pool.features,
         )
     before = pool.regime.name
     changed = seams.namer.name(pool.regime, pool.features, now_s, alarm=alarm)
@@ -228,23 +233,23 @@ def _outside(view: PoolView) -> list[str]:
 
 def _pinned(pool: PoolState) -> list[Proposal]:
     """Overrides as proposals; an engine's own comes before the pool's."""
-    asked = []
+    asked: list[Proposal] = []
     for scoped in (True, False):
         for override_id in sorted(pool.overrides):
             override = pool.overrides[override_id]
             if bool(override.target) is not scoped:
                 continue
-            for engine in [override.target] if scoped else sorted(pool.engines):
-                asked.append(
-                    Proposal(
-                        policy=f"{OVERRIDE}:{override_id}",
-                        kind=TargetKind.ENGINE,
-                        target=engine,
-                        knob=override.knob,
-                        value=override.value,
-                        reason=f"{override.author}: {override.reason}",
-                    )
+            asked.extend(
+                Proposal(
+                    policy=f"{OVERRIDE}:{override_id}",
+                    kind=TargetKind.ENGINE,
+                    target=engine,
+                    knob=override.knob,
+                    value=override.value,
+                    reason=f"{override.author}: {override.reason}",
                 )
+                for engine in ([override.target] if scoped else sorted(pool.engines))
+            )
     return asked
 
 
@@ -257,7 +262,7 @@ def _ask(pool: PoolState, view: PoolView, slot: PolicySlot, recorder: Recorder) 
         try:
             proposals = list(policy.propose(view, pool.memory.setdefault(name, {})))
             fault = proposals_fault(name, proposals)
-        except Exception as error:  # a policy is foreign code: whatever it raises is data here
+        except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises is data here
             fault = f"{type(error).__name__}: {error}"
         if not fault:
             pool.trips.pop(name, None)
