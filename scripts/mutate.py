@@ -69,6 +69,7 @@ class Mutant:
     """One change: what to put where in the tree."""
 
     module: str
+    scope: str
     line: int
     was: str
     now: str
@@ -80,7 +81,7 @@ class Mutant:
     @property
     def key(self) -> str:
         """How a mutant is named in the list of explained ones: by its text, not by its line."""
-        return f"{self.module}: {self.was} -> {self.now}"
+        return f"{self.scope}: {self.was} -> {self.now}"
 
     def apply(self) -> None:
         """Change the tree."""
@@ -92,10 +93,10 @@ class Mutant:
 
 def mutants_of(module: str, tree: ast.Module) -> Iterator[Mutant]:
     """All mutants of a module in the order of its text."""
-    yield from _below(module, tree, "")
+    yield from _below(module, module, tree, "", 1)
 
 
-def _below(module: str, parent: ast.AST, statement: str) -> Iterator[Mutant]:
+def _below(module: str, scope: str, parent: ast.AST, statement: str, line: int) -> Iterator[Mutant]:
     for field, value in ast.iter_fields(parent):
         if field in ("annotation", "returns", "decorator_list", "type_comment"):
             continue
@@ -104,20 +105,13 @@ def _below(module: str, parent: ast.AST, statement: str) -> Iterator[Mutant]:
             if not isinstance(node, ast.AST) or _untouched(node):
                 continue
             text = _first_line(node) if isinstance(node, ast.stmt) else statement
+            at = getattr(node, "lineno", line)
             for replacement, label in variants(node):
-                ast.copy_location(replacement, node)
-                ast.fix_missing_locations(replacement)
-                yield Mutant(
-                    module,
-                    getattr(node, "lineno", 0),
-                    text,
-                    label,
-                    parent,
-                    field,
-                    index if several else None,
-                    replacement,
-                )
-            yield from _below(module, node, text)
+                ast.fix_missing_locations(ast.copy_location(replacement, node))
+                place = index if several else None
+                yield Mutant(module, scope, at, text, label, parent, field, place, replacement)
+            inner = f"{scope}.{node.name}" if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else scope
+            yield from _below(module, inner, node, text, at)
 
 
 def _untouched(node: ast.AST) -> bool:
@@ -126,7 +120,7 @@ def _untouched(node: ast.AST) -> bool:
 
 
 def _first_line(node: ast.AST) -> str:
-    return ast.unparse(node).split("\n")[0][:160]
+    return ast.unparse(node).split("\n")[0][:120]
 
 
 def variants(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:

@@ -68,7 +68,7 @@ class Easing:
         arrived = True
         for spec in surface.specs():
             value = was.get(spec.name)
-            if not _movable(spec, value):
+            if value is None or not _movable(spec, value):
                 continue
             goal = _place(surface, spec, spec.safe)
             at = self._places.get(spec.name)
@@ -108,17 +108,17 @@ def least_step(spec: KnobSpec) -> float:
     return max(abs(float(spec.safe)), 1.0) / 100
 
 
-def _movable(spec: KnobSpec, value: Value | None) -> bool:
+def _movable(spec: KnobSpec, value: Value) -> bool:
     number = spec.kind in (KnobKind.INTEGER, KnobKind.REAL) and spec.knob_class is not KnobClass.RESTART
-    known = type(value) in (int, float) and math.isfinite(float(value or 0))
+    known = type(value) in (int, float) and math.isfinite(float(value))
     return number and known and unfit(spec, spec.safe) is None
 
 
-def _place(surface: Surface, spec: KnobSpec, value: Value | None) -> float:
+def _place(surface: Surface, spec: KnobSpec, value: Value) -> float:
     """A value on the scale that easing moves along: a zero that means "no limit" stands at its top."""
     if value == 0 and spec.maximum is not None and surface.zero_is_none(spec.name):
         return spec.maximum
-    return float(value or 0)
+    return float(value)
 
 
 def _reached(spec: KnobSpec, at: float, goal: float) -> Value:

@@ -53,7 +53,9 @@ def check(*, where: str, dev: bool, as_json: bool) -> int:
     findings = asyncio.run(check_topics(settings, dev=dev))
     if as_json:
         listed = [{"topic": one.topic, "problem": one.problem, "remedy": one.remedy} for one in findings]
-        click.echo(json.dumps({"schema": SCHEMA, "log": settings.where, "ok": not findings, "findings": listed}, indent=2))
+        click.echo(
+            json.dumps({"schema": SCHEMA, "log": settings.where, "ok": not findings, "findings": listed}, indent=2)
+        )
     elif findings:
         click.echo("\n".join(map(str, findings)))
     else:

@@ -85,7 +85,7 @@ class CapsAimd:
     def _rested(view: PoolView, memory: Memory) -> Mask:
         """Which engines were not moved just now. Also forgets engines that are gone."""
         moved: dict[str, float] = memory.setdefault("moved_s", {})
-        for engine in [name for name in moved if name not in view.engines]:
+        for engine in moved.keys() - set(view.engines):
             del moved[engine]
         return np.array([view.time_s - moved.get(engine, -np.inf) >= SETTLE_S for engine in view.engines], dtype=bool)
 

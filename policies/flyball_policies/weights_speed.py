@@ -45,7 +45,7 @@ class WeightsSpeed:
             return []
         memory["next_s"] = view.time_s + rule.period_s
         speeds: dict[str, float] = memory.setdefault("speed", {})
-        for engine in [name for name in speeds if name not in view.engines]:
+        for engine in speeds.keys() - set(view.engines):
             del speeds[engine]
         speed = np.array([speeds.get(engine, 1.0) for engine in view.engines])
         enough = view.usable & (view.columns["running"] >= FEWEST_RUNNING) & (view.columns["tpot_s"] >= LEAST_TPOT_S)

@@ -112,6 +112,7 @@ class SurfaceContract:
 
         assert capability_hash(specs) == capability_hash(reversed(specs)) == capability_hash(self.surface().specs())
         assert capability_hash(specs) != capability_hash(specs[1:])
+        assert len(capability_hash(specs)) == 16
 
     def test_settling_without_news_does_nothing(self) -> None:
         """Settle sets nothing while nothing has appeared."""

@@ -22,7 +22,7 @@ from flyball_agents.surface import Surface, capability_hash
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, GatewayId, Incarnation
 from flyball_core.inputs import AckStatus, TargetKind
-from flyball_core.outputs import Directive, LaneRule, Route, RoutingTable
+from flyball_core.outputs import Directive, Heartbeat, LaneRule, Route, RoutingTable
 from receiver_bench import POOL, Broken, FakeEngine, FakeGateway, version
 
 
@@ -257,6 +257,38 @@ def test_a_table_reaches_the_gateway(tmp_path: Path) -> None:
     gateway.join("rack:4")
     receiver.poll(now_s=1, wall_s=1)
     assert (0, 9) == (gateway.weights["rack:4"], gateway.caps["rack:4"])
+
+
+def test_a_table_that_fails_is_put_back_with_what_waits(tmp_path: Path) -> None:
+    """A table with entries of unknown engines is refused as a whole, and those entries do not come later."""
+    gateway = FakeGateway(("a", "b"), ())
+    receiver = _receiver(tmp_path, "g", TargetKind.GATEWAY, TableSurface(gateway, TableDefaults()))
+    gateway.fails.add("b")
+    routes = tuple(Route(engine=EngineId(name), weight=7, in_flight_cap=3) for name in ("a", "b", "c"))
+    table = RoutingTable(pool=POOL, gateway=GatewayId("g"), version=version(5), routes=routes, lanes=(), decision="d")
+    ack = offer_table(receiver, table, now_s=0, wall_s=0)
+    gateway.fails.clear()
+    gateway.join("c")
+    receiver.poll(now_s=0, wall_s=0)
+
+    assert (ack.status, ack.reason) == (AckStatus.NACK, "could not be applied: b stuck")
+    assert gateway.weights == {"a": 100, "b": 100, "c": 100}
+
+
+def test_an_engine_that_appears_after_easing_does_not_get_the_old_tables_entry(tmp_path: Path) -> None:
+    """What was eased no longer stands, for engines that come back either."""
+    gateway = FakeGateway(("a", "b"), ())
+    receiver = _receiver(tmp_path, "g", TargetKind.GATEWAY, TableSurface(gateway, TableDefaults()))
+    routes = tuple(Route(engine=EngineId(name), weight=7, in_flight_cap=3) for name in ("a", "b", "c"))
+    table = RoutingTable(pool=POOL, gateway=GatewayId("g"), version=version(5), routes=routes, lanes=(), decision="d")
+    assert offer_table(receiver, table, now_s=0, wall_s=0).status is AckStatus.APPLIED
+    receiver.poll(now_s=100, wall_s=100)
+    beat = Heartbeat(pool=POOL, version=version(6), time_s=0, wall_s=0, hold_s=0)
+    assert receiver.renew(beat, now_s=101, wall_s=101)
+    gateway.join("c")
+    receiver.poll(now_s=102, wall_s=102)
+
+    assert gateway.weights["c"] == 100
 
 
 def test_a_cap_eases_towards_none_from_below_and_from_none_downwards(tmp_path: Path) -> None:

@@ -259,6 +259,30 @@ def test_values_that_do_not_go_together_are_refused(bench: Bench, monkeypatch: p
     assert bench.engine.values["cap"] == 16
 
 
+def test_a_reason_is_cut_to_a_length_that_travels(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 characters, in the answer and on disk."""
+    monkeypatch.setattr(bench.receiver._surface, "refuse", lambda _: "x" * 1000)  # noqa: SLF001
+
+    assert bench.offer(5, cap=40).reason == on_disk(bench).refusal == "x" * 300
+    bench.engine.unreadable = True
+    assert len(bench.give(replace(bench.make(6), target="y" * 1000)).reason) == 300
+
+
+def test_an_unknown_knob_is_named(bench: Bench) -> None:
+    """The reason tells which name no knob has, cut if it is endless."""
+    assert bench.offer(5, speed=1).reason == "there is no knob 'speed'"
+    assert len(bench.offer(6, **{"s" * 1000: 1}).reason) < 130
+
+
+def test_what_is_held_is_what_was_asked_for_not_what_drifted(bench: Bench) -> None:
+    """A live value held on from an earlier version stays the one that was ordered."""
+    bench.offer(5, cap=40)
+    bench.engine.values["cap"] = 41
+    bench.offer(6, margin=0.2)
+
+    assert bench.receiver.held.values == {"cap": 40, "margin": 0.2}
+
+
 def test_a_refusal_is_final_also_after_a_restart(bench: Bench) -> None:
     """A refused version, and any older one, is never taken later; the same reason is given; a newer one is taken."""
     bench.offer(4, cap=40)
@@ -465,7 +489,8 @@ def test_a_restart_is_pending_until_the_next_incarnation_shows_it(bench: Bench) 
     ask = replace(bench.make(5, cap=40, variant="infer"), incarnation=Incarnation("i1"))
     bench.engine.sets.clear()
 
-    assert bench.give(ask).status is PENDING
+    pending = bench.give(ask)
+    assert (pending.status, pending.reason) == (PENDING, "")
     assert (bench.engine.restarts, bench.engine.sets) == ([{"variant": "infer"}], [("cap", 40)])
     assert bench.give(ask).status is PENDING
     assert bench.engine.restarts == [{"variant": "infer"}]
@@ -488,6 +513,14 @@ def test_a_restart_that_did_not_bring_its_value_is_said(bench: Bench) -> None:
     assert bench.offer(6, cap=40).status is APPLIED  # and what was not brought is not waited for
     assert bench.receiver.held.values == {"variant": "flash", "cap": 40}
     assert bench.engine.restarts == [{"variant": "infer"}]
+
+
+def test_a_pending_restart_is_pending_whatever_else_has_gone(bench: Bench) -> None:
+    """A held value whose knob is gone does not hide that a restart is awaited."""
+    bench.give(replace(bench.make(5, margin=0.3, variant="infer"), incarnation=Incarnation("i1")))
+    bench.engine.specs = tuple(spec for spec in SPECS if spec.name != "margin")
+
+    assert bench.offer(5).status is PENDING
 
 
 def test_the_record_is_whole_before_a_restart_begins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -575,9 +608,9 @@ def test_a_rebase_takes_another_log_and_only_that(bench: Bench) -> None:
 def test_a_rebase_without_log_or_author_is_rejected(bench: Bench, log_id: str, author: str) -> None:
     """An audited act names its author and its object."""
     bench.offer(5, cap=40)
-    with pytest.raises(Rejected, match="names the new log"):
+    with pytest.raises(Rejected, match=r"^a rebase names the new log and its author$"):
         bench.receiver.rebase(LogId(log_id), author=author, wall_s=0.0)
-    with pytest.raises(Rejected, match="names the new pool"):
+    with pytest.raises(Rejected, match=r"^a handover names the new pool and its author$"):
         bench.receiver.release(PoolId(log_id), author=author, wall_s=0.0)
 
     assert bench.receiver.held.version == version(5)
@@ -646,8 +679,17 @@ def test_renewals_keep_the_last_known_good_young(bench: Bench) -> None:
         assert bench.beat(revision)
         assert (on_disk(bench).wall_s, bench.receiver.held.renewed) == (wall_s, version(revision))
     assert on_disk(bench).renewed == version(7)
+    generation = bench.store._generation  # noqa: SLF001
+    bench.beat(10)
+    bench.after(0.5)
+    bench.beat(11)
+    assert bench.store._generation == generation + 1  # noqa: SLF001 - 60 s have passed: one write
+    bench.beat(12)
+    bench.after(0.5)
+    bench.beat(13)
+    assert bench.store._generation == generation + 1  # noqa: SLF001 - at once and soon after: none
     bench.wall_s -= 1000  # a wall clock set back is followed too
-    bench.beat(9)
+    bench.beat(14)
     assert on_disk(bench).wall_s == bench.wall_s
 
 
@@ -720,6 +762,15 @@ def test_a_warm_start_with_an_old_record_eases_instead_of_jumping(bench: Bench) 
     assert bench.engine.values["cap"] == 120
 
 
+def test_a_warm_start_with_a_record_from_the_future_eases_at_once(bench: Bench) -> None:
+    """A wall clock that was set back does not lengthen the lease."""
+    bench.offer(5, cap=200)
+    bench.wall_s -= 50
+    bench.again(cold=False)
+
+    assert bench.after(0) is Phase.EASING
+
+
 def test_a_damaged_store_never_prevents_a_start(bench: Bench) -> None:
     """Both slots unreadable: safe values, nothing held, and the receiver says so."""
     bench.offer(5, cap=40)
@@ -745,5 +796,5 @@ def test_hold_for_ever_takes_a_record_of_any_age(tmp_path: Path) -> None:
     assert bench.beat(6, hold_s=1.0)
     assert bench.after(1e9) is Phase.HOLDING
     assert bench.engine.values["cap"] == 40
-    bench.offer(7, cap=50)
+    assert bench.offer(7, cap=50).status is APPLIED
     assert bench.after(1e9) is Phase.HOLDING

@@ -50,7 +50,7 @@ def test_what_is_not_newer_does_not_renew(bench: Bench, late: Version) -> None:
     bench.beat(6)
     bench.after(60)
 
-    assert not bench.beat(late)
+    assert bench.beat(late) is False
     assert bench.receiver.held.renewed == version(6)
     assert bench.after(40) is EASING
 
@@ -87,13 +87,14 @@ def test_taking_an_offer_renews_as_a_heartbeat_would(bench: Bench) -> None:
     """A version newer than the last renewal is proof of life; one that is older is taken but proves nothing."""
     bench.offer(5, cap=64)
     bench.beat(9)
-    bench.after(60)
+    told = bench.wall_s
+    bench.after(50)
+    assert bench.offer(8, cap=65).status is AckStatus.APPLIED
+    bench.after(10)
     assert bench.offer(9, cap=65).status is AckStatus.APPLIED
-    assert bench.receiver.held.renewed == version(9)
-    wall_s = bench.receiver.held.wall_s
+    assert (bench.receiver.held.renewed, bench.receiver.held.wall_s) == (version(9), told)
     assert bench.after(39) is HOLDING
     assert bench.after(1) is EASING
-    assert wall_s < bench.wall_s
 
     assert bench.offer(10, cap=66).status is AckStatus.APPLIED
     assert bench.receiver.held.wall_s == bench.wall_s
@@ -110,8 +111,10 @@ def test_a_refused_offer_does_not_renew(bench: Bench) -> None:
     assert bench.after(40) is EASING
 
 
-@pytest.mark.parametrize(("asked", "end"), [(30.0, 30), (500.0, 100), (0.0, 100), (-5.0, 100), (math.nan, 100)])
-def test_a_heartbeat_may_shorten_the_lease_but_not_lengthen_it(bench: Bench, asked: float, end: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "end"), [(30.0, 30), (0.5, 0.5), (500.0, 100), (0.0, 100), (-5.0, 100), (math.nan, 100)]
+)
+def test_a_heartbeat_may_shorten_the_lease_but_not_lengthen_it(bench: Bench, asked: float, end: float) -> None:
     """The operator's local hold is the longest there is; what is no time asks for nothing."""
     bench.offer(5, cap=64)
     assert bench.beat(6, hold_s=asked)
@@ -124,11 +127,21 @@ def test_easing_goes_to_safe_under_slew(bench: Bench) -> None:
     """From 256 a cap of safe 16 shrinks by 0.6 a second, never faster, and ends exactly there."""
     bench.offer(5, cap=256, margin=0.1)
     bench.after(100)
+    generation = bench.store._generation  # noqa: SLF001
     seen = [bench.engine.values["cap"]]
     while bench.after(1) is not EASED:
         seen.append(bench.engine.values["cap"])
 
     assert seen == [256, 154, 93, 56, 34, 20, 16]
+    assert bench.store._generation == generation  # noqa: SLF001 - that it eases was written when it began
+
+
+def test_easing_does_not_start_with_a_step(bench: Bench) -> None:
+    """The first poll after the lease has ended moves nothing, at the lower bound either."""
+    bench.offer(5, cap=1)
+
+    assert bench.after(100) is EASING
+    assert bench.engine.values["cap"] == 1
 
 
 def test_easing_upwards_rounds_down(bench: Bench) -> None:
@@ -389,6 +402,27 @@ def test_a_reading_that_is_no_number_is_left_alone(bench: Bench, reading: object
     assert bench.engine.values["margin"] == 0.1
 
 
+def test_a_choice_that_reads_as_a_number_is_left_alone(bench: Bench) -> None:
+    """It does not keep the numbers from being eased."""
+    bench.offer(5, cap=200)
+    bench.engine.values["order"] = 7
+    bench.after(100)
+    bench.ease_out()
+
+    assert (bench.engine.values["cap"], bench.engine.values["order"]) == (16, 7)
+
+
+def test_a_zero_that_means_none_needs_a_maximum_to_stand_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one it is eased as the number that it is."""
+    bench = Bench(tmp_path, engine=FakeEngine((replace(CAP, minimum=0, maximum=None),), {"cap": 16}))
+    monkeypatch.setattr(bench.receiver._surface, "zero_is_none", lambda _: True)  # noqa: SLF001
+    bench.engine.values["cap"] = 0
+    bench.after(0)
+    bench.after(1)
+
+    assert bench.engine.values["cap"] == 1
+
+
 def test_a_knob_whose_safe_value_has_become_wrong_is_left_alone(bench: Bench) -> None:
     """Nothing is ever eased out of its bounds."""
     bench.offer(5, cap=200, margin=0.5)
@@ -422,6 +456,8 @@ def test_a_knob_that_appears_while_easing_sets_out_from_its_own_place(bench: Ben
         (10.0, 15.0, 1.0, 15.0),
         (-100.0, -10.0, 1.0, -60.0),
         (-10.0, -100.0, 1.0, -15.0),
+        (10.0, 100.0, 0.5, 10 * 1.5**0.5),
+        (5.0, -5.0, 1.0, 3.0),
         (0.0, 5.0, 1.0, 1.0),
         (1.0, -5.0, 1.0, 0.0),
         (5.0, 5.0, 0.0, 5.0),
@@ -431,6 +467,11 @@ def test_a_knob_that_appears_while_easing_sets_out_from_its_own_place(bench: Ben
 def test_slew_is_a_share_of_the_magnitude(at: float, goal: float, elapsed_s: float, reached: float) -> None:
     """Growing and shrinking each have their rate, whatever the sign; a least step always passes."""
     assert slewed(at, goal, elapsed_s, elapsed_s, ReceiverLimits()) == pytest.approx(reached)
+
+
+def test_slewing_ends_exactly_at_its_goal() -> None:
+    """Where the room just reaches the goal it is the goal, not a sum that rounds to something else."""
+    assert slewed(1.0, 1e-17, 1.0, 1.0, ReceiverLimits()) == 1e-17
 
 
 def test_the_least_step_fits_the_knob() -> None:
@@ -444,4 +485,5 @@ def test_the_least_step_fits_the_knob() -> None:
 
 def test_the_defaults_are_the_promised_ones() -> None:
     """Half an hour of hold, 1.5 up and 0.6 down a second, a second of jitter."""
+    assert [phase.value for phase in Phase] == ["holding", "easing", "eased"]
     assert ReceiverLimits() == ReceiverLimits(hold_s=1800.0, slew_up_per_s=1.5, slew_down_per_s=0.6, ease_jitter_s=1.0)

@@ -53,7 +53,19 @@ def test_nothing_saved_is_nothing_held(tmp_path: Path) -> None:
     """A first start finds an empty record and no trouble."""
     store = ReceiverStore(tmp_path / "none")
 
+    assert store.trouble == ""
     assert (store.load(), store.trouble) == (Held(), "")
+    assert Held() == Held(
+        version=None,
+        values={},
+        incarnation=Incarnation(""),
+        log_id=LogId(""),
+        wall_s=float("-inf"),
+        renewed=None,
+        refused=None,
+        refusal="",
+        eased=False,
+    )
 
 
 def test_any_damaged_byte_of_the_newest_slot_falls_back_to_the_one_before(tmp_path: Path) -> None:
@@ -70,7 +82,7 @@ def test_any_damaged_byte_of_the_newest_slot_falls_back_to_the_one_before(tmp_pa
         store = ReceiverStore(tmp_path)
 
         assert store.load().version == version(4)
-        assert store.trouble.startswith("held-0.json cannot be read and was set aside: ")
+        assert store.trouble == "held-0.json cannot be read and was set aside: checksum does not match"
         assert not path.exists()
         assert path.with_suffix(".bad").read_bytes() == data
     store.save(FULL)
@@ -206,17 +218,17 @@ def test_a_record_is_synced_before_it_takes_its_place_and_the_folder_after(
 
 def test_the_audit_is_bounded(tmp_path: Path) -> None:
     """It is rotated once at its bound; every line is whole JSON, the newest last."""
-    store = ReceiverStore(tmp_path / "new", audit_bytes=500)
+    store = ReceiverStore(tmp_path / "deep" / "new", audit_bytes=500)
     for second in range(50):
         store.audit(float(second), "e1", "took", {"cap": 1, "same": 2}, {"cap": second, "same": 2})
-    lines = [json.loads(line) for line in (tmp_path / "new" / "audit.jsonl").read_text().splitlines()]
-    older = [json.loads(line) for line in (tmp_path / "new" / "audit.jsonl.1").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "deep" / "new" / "audit.jsonl").read_text().splitlines()]
+    older = [json.loads(line) for line in (tmp_path / "deep" / "new" / "audit.jsonl.1").read_text().splitlines()]
 
     assert lines[-1] == {"wall_s": 49.0, "target": "e1", "what": "took", "changes": {"cap": [1, 49]}}
     assert [line["wall_s"] for line in older + lines] == [float(s) for s in range(50 - len(older + lines), 50)]
     assert len(older) > 1
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"audit.jsonl", "audit.jsonl.1"}
-    assert 500 <= (tmp_path / "new" / "audit.jsonl.1").stat().st_size < 600
+    assert {path.name for path in (tmp_path / "deep" / "new").iterdir()} == {"audit.jsonl", "audit.jsonl.1"}
+    assert 500 <= (tmp_path / "deep" / "new" / "audit.jsonl.1").stat().st_size < 600
 
 
 def test_the_audit_turns_over_at_a_mebibyte_by_default(tmp_path: Path) -> None:
@@ -226,8 +238,10 @@ def test_the_audit_turns_over_at_a_mebibyte_by_default(tmp_path: Path) -> None:
     store = ReceiverStore(tmp_path)
     store.audit(0.0, "e1", "took", {}, {})
     assert not (tmp_path / "audit.jsonl.1").exists()
+    assert path.read_text().endswith('x{"changes": {}, "target": "e1", "wall_s": 0.0, "what": "took"}\n')
+    path.write_bytes(b"x" * (1 << 20))
     store.audit(0.0, "e1", "took", {}, {})
-    assert (tmp_path / "audit.jsonl.1").exists()
+    assert (tmp_path / "audit.jsonl.1").stat().st_size == 1 << 20
 
 
 def test_a_simulation_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,9 @@ def installed(*arguments: str | Path) -> Answer:
 def shape(value: Any, open_at: frozenset[str], key: str = "") -> Any:
     """The shape of a JSON value: its keys, all the way down; lists by their first entry.
 
-    What stands under a key of `open_at` has keys of its own choosing and counts as empty.
+    A mapping under a key of `open_at` has keys of its own choosing and counts as empty.
     """
-    if key in open_at or value is None or isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, (str, int, float)) or (key in open_at and isinstance(value, dict)):
         return None
     if isinstance(value, list):
         return [shape(value[0], open_at)] if value else None

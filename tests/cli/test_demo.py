@@ -15,6 +15,7 @@ from flyball_controller.fingerprint import own_fingerprint
 from flyball_controller.machine import standard_seams
 from flyball_controller.replay import Verdict, replay_log
 from flyball_log import open_log
+from harness.invariants import check_log
 from kafka_broker import kafka_broker as kafka_broker
 
 FLYBALL = Path(sys.executable).with_name("flyball")
@@ -98,6 +99,17 @@ def test_every_frame_is_accounted_for(full: dict[str, Any]) -> None:
     frames = full["frames"]
 
     assert frames["sent"] == frames["delivered"] + frames["duplicate"] + frames["rejected"] + frames["dropped"] > 4_000
+
+
+async def test_the_log_of_a_demo_keeps_the_promises(full: dict[str, Any]) -> None:
+    """The invariant monitor finds nothing lost, unexpected, out of bounds, too fast or unaccounted for."""
+    log = await open_log(full["log"], read_only=True)
+    try:
+        found = await check_log(log)
+    finally:
+        await log.close()
+
+    assert [] == found.all
 
 
 async def test_the_log_of_a_demo_replays_identically(full: dict[str, Any]) -> None:

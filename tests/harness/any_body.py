@@ -36,6 +36,20 @@ _NUMBERS = st.one_of(
     st.floats(),
 )
 _MAYBE = st.none() | _NUMBERS
+
+_TABLE = (None, None, 0.0, 0.5, 1.0, 7.0, 1e4, 1e9, 1e17, 5e-324, -1.0, 1e25, 1e308, math.nan, math.inf, -math.inf)
+
+
+def _row(length: int) -> st.SearchStrategy[list[float | None]]:
+    """Numbers of a sample: drawn in one go, because a frame has many, and one of them any float there is."""
+
+    def make(picks: bytes, number: float, mostly_sound: int) -> list[float | None]:
+        row = [_TABLE[pick % (10 if mostly_sound else len(_TABLE))] for pick in picks]
+        row[picks[0] % length] = number
+        return row
+
+    return st.builds(make, st.binary(min_size=length, max_size=length), st.floats(), st.integers(0, 2))
+
 _POOLS = st.sampled_from([PoolId("chat"), PoolId("chat"), PoolId("chat"), PoolId("other"), PoolId("")])
 _ENGINES = st.sampled_from(["e0-0", "e0-1", "e1-0", "e9", ""])
 _KNOBS = st.sampled_from([BATCH_CAP, VARIANT, "weight", "nothing", ""])
@@ -60,17 +74,17 @@ _ENGINE_SAMPLES = st.builds(
     _INCARNATIONS,
     st.sampled_from([0, 0, 1, 2**32 - 1]),
     st.lists(st.integers(0, 9), max_size=3).map(tuple),
-    st.lists(_MAYBE, min_size=24, max_size=24),
+    _row(24),
 )
 _GPU_SAMPLES = st.builds(
     lambda index, reasons, numbers: GpuSample(index, "u", BandwidthSource.GPM, reasons, *numbers),
     st.integers(0, 9),
     st.integers(0, 2**64 - 1),
-    st.lists(_MAYBE, min_size=11, max_size=11),
+    _row(11),
 )
 _GATEWAY_SAMPLES = st.builds(
     lambda numbers: GatewaySample(GatewayId("gw0"), Incarnation("g0"), "bulk", *numbers),
-    st.lists(_MAYBE, min_size=5, max_size=5),
+    _row(5),
 )
 
 FRAMES = st.builds(

@@ -282,7 +282,8 @@ def _check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Fin
                 continue
             guard = told.document.guard
             if not isinstance(before, (bool, str)) and before is not None and not isinstance(value, (bool, str)):
-                dt = min(max(intervals.get(record.version.revision, 0.0), 0.0), 1.0)
+                asked = intervals.get(record.version.revision, 0.0)
+                dt = min(asked, 1.0) if asked >= 0.0 else 0.0  # NaN is no time either
                 since = record.time_s - changed_s.get(where, -math.inf)
                 least, most = sorted((before * guard.slew_down**dt, before * guard.slew_up**dt))
                 if isinstance(value, int) and since >= 1.0 - _EPSILON:

@@ -73,17 +73,18 @@ class Overtaken(HandedOn):
 
 
 class Beheaded(HandedOn):
-    """A log whose inputs before an offset, and whose checkpoints, have passed out of retention."""
+    """A log whose inputs before an offset have passed out of retention, and whose checkpoints are lost."""
 
-    def __init__(self, log: Log, begin: int) -> None:
+    def __init__(self, log: Log, begin: int, *, keeps_state: bool = False) -> None:
         super().__init__(log)
         self._begin = begin
+        self._keeps_state = keeps_state
 
     async def read(
         self, topic: Topic, partition: int, start: int, *, limit: int = 500, wait_s: float = 0.0
     ) -> list[Record]:
         """Inputs from the first kept on; no state."""
-        if topic is Topic.STATE:
+        if topic is Topic.STATE and not self._keeps_state:
             return []
         if topic is Topic.INPUTS and start < self._begin:
             raise OffsetGone(start, self._begin)
@@ -92,7 +93,7 @@ class Beheaded(HandedOn):
     async def bounds(self, topic: Topic, partition: int) -> Bounds:
         """As they are after retention."""
         bounds = await super().bounds(topic, partition)
-        if topic is Topic.STATE:
+        if topic is Topic.STATE and not self._keeps_state:
             return Bounds(bounds.end, bounds.end)
         return Bounds(max(bounds.begin, self._begin), bounds.end) if topic is Topic.INPUTS else bounds
 

@@ -49,7 +49,7 @@ _DATACLASSES: dict[str, type] = {
     )
 }
 _TUPLES: dict[str, Any] = {
-    kind.__name__: kind for kind in (frames.Frame, frames.EngineSample, frames.GpuSample, frames.GatewaySample)
+    kind.__name__: kind for kind in (state.FiledFrame, state.Reading, frames.GatewaySample)
 }
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind

@@ -213,13 +213,14 @@ def mark_degraded(measured: Measured) -> list[EngineState]:
     median = float(np.median(tpot[seen]))
     tpot = np.where(context <= 1.3 * float(np.median(context[seen])), tpot, np.nan)
     newly = []
+    slow, mended = 1.5 * median, 1.2 * median
     for state, value in zip(measured.engines, tpot.tolist(), strict=True):
         if not value > 0:
             continue
-        if value > 1.5 * median:
+        if value > slow:
             state.slow_ticks = min(state.slow_ticks + 1, DEGRADED_TICKS)
-        elif value < 1.2 * median:
-            state.slow_ticks = max(state.slow_ticks - 1, 0)
+        elif value < mended and state.slow_ticks:
+            state.slow_ticks -= 1
         if state.slow_ticks >= DEGRADED_TICKS and not state.degraded:
             state.degraded = True
             newly.append(state)

@@ -16,8 +16,10 @@ from flyball_controller.machine.state import (
     AgentState,
     BootState,
     EngineState,
+    FiledFrame,
     PoolState,
     QueueState,
+    Reading,
     Row,
 )
 from flyball_core.frames import EngineSample, Frame, GatewaySample, GpuSample
@@ -31,8 +33,11 @@ SKEW_TICKS = 60
 HIGHEST_RATIO = 1.05
 """A share above this is damage; up to here it is the rounding of whoever measured it."""
 
-ABSURD = 1e18
-"""No counter or gauge of ours reaches this; above it is damage, not load."""
+ABSURD = 1e24
+"""No counter or gauge of ours reaches this in decades, an engine's operations included (some 1e15 a second)."""
+
+FURTHEST_S = 1e18
+"""No clock counts as far."""
 
 MAX_BOOTS = 8
 MAX_ENDED_BOOTS = 256
@@ -57,7 +62,7 @@ _KV_USED = EngineSample._fields.index("kv_used_ratio")
 def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
     """Count a frame as delivered, duplicate, late or rejected, and keep it if a tick may read it."""
     counts = pool.counts
-    if frame.seq < 0 or not (0.0 <= frame.monotonic_s < ABSURD) or not math.isfinite(frame.wall_s) or not frame.boot:
+    if frame.seq < 0 or not (0.0 <= frame.monotonic_s < FURTHEST_S) or not math.isfinite(frame.wall_s) or not frame.boot:
         pool.count("rejected")
         pool.count("rejected_header")
         return
@@ -90,7 +95,7 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
     if len(boot.pending) >= MAX_PENDING:
         pool.count("late")
         del boot.pending[min(boot.pending)]
-    boot.pending[frame.seq] = kept
+    boot.pending[frame.seq] = FiledFrame(kept.monotonic_s, _readings(kept), kept.gateways)
     # No frame comes before it was sampled: the quickest tells how the two clocks stand.
     boot.skew_s = min(boot.skew_s, now_s - frame.monotonic_s)
 
@@ -203,7 +208,7 @@ def release_frames(pool: PoolState, now_s: float) -> None:
     renew = pool.tick % SKEW_TICKS == 0
     for name in sorted(pool.agents):
         agent = pool.agents[name]
-        boot = agent.boots.get(agent.boot)
+        boot, sender = agent.boots.get(agent.boot), f"{name}/{agent.boot}/"
         if boot is None:
             continue
         if renew:
@@ -215,46 +220,49 @@ def release_frames(pool: PoolState, now_s: float) -> None:
                 break
             del boot.pending[seq]
             boot.cursor = seq
-            _read_frame(pool, frame)
+            _read_frame(pool, frame, sender)
 
 
-def _read_frame(pool: PoolState, frame: Frame) -> None:
-    sender = f"{frame.agent}/{frame.boot}/"
+def _readings(frame: Frame) -> tuple[Reading, ...]:
+    """The frame's engines, each with its ranks taken together and the bandwidth of their GPUs."""
     bandwidth = {gpu.gpu_index: gpu.hbm_bandwidth_ratio for gpu in frame.gpus}
-    engines: dict[str, list[EngineSample]] = {}
-    for sample in frame.engines:
-        engines.setdefault(sample.engine, []).append(sample)
+    engines: dict[str, Sequence[EngineSample]] = {sample.engine: (sample,) for sample in frame.engines}
+    if len(engines) < len(frame.engines):
+        engines = {engine: [each for each in frame.engines if each.engine == engine] for engine in engines}
+    readings = []
     for engine, ranks in engines.items():
-        state = pool.engines.get(engine)
-        if state is None:
-            if len(pool.engines) >= MAX_ENGINES:
-                pool.count("samples_rejected_too_many_engines", len(ranks))
-                continue
-            state = pool.engines[engine] = EngineState(engine=engine)
-        _read_engine(pool, state, ranks, sender, frame.monotonic_s)
+        first = ranks[0]
+        row, source = _engine_core(first), str(first.incarnation)
+        if len(ranks) > 1 or first.rank:
+            # A sum over other ranks than before is another counter: no rate spans the two.
+            source += f"/{','.join(str(rank.rank) for rank in ranks)}"
+            for other in ranks[1:]:
+                row = _joined(row, _engine_core(other))
         seen = [ratio for rank in ranks for gpu in rank.gpus if (ratio := bandwidth.get(gpu)) is not None]
-        state.hbm_ratio = sum(seen) / len(seen) if seen else None
-    for gateway in frame.gateways:
-        _read_queue(pool, gateway, sender + gateway.incarnation, frame.monotonic_s)
+        hbm_ratio = sum(seen) / len(seen) if seen else None
+        readings.append(Reading(engine, source, len(ranks), first.variant, row, hbm_ratio))
+    return tuple(readings)
 
 
-def _read_engine(
-    pool: PoolState, state: EngineState, ranks: list[EngineSample], sender: str, monotonic_s: float
-) -> None:
-    first, *others = ranks
-    row, source = _engine_core(first), sender + first.incarnation
-    if others or first.rank:
-        # A sum over other ranks than before is another counter: no rate spans the two.
-        source += f"/{','.join(str(rank.rank) for rank in ranks)}"
-        for other in others:
-            row = _joined(row, _engine_core(other))
-    if state.source != source:
-        state.source, state.earlier_row, state.smooth = source, None, []
-    elif state.row_tick != pool.tick:
-        state.earlier_row, state.earlier_monotonic_s = state.row, state.row_monotonic_s
-    state.row, state.row_monotonic_s, state.row_tick = row, monotonic_s, pool.tick
-    if not state.attached:  # an engine that attached says itself what it runs
-        state.variant = first.variant
+def _read_frame(pool: PoolState, frame: FiledFrame, sender: str) -> None:
+    engines, tick, monotonic_s = pool.engines, pool.tick, frame.monotonic_s
+    for engine, told, ranks, variant, row, hbm_ratio in frame.readings:
+        state = engines.get(engine)
+        if state is None:
+            if len(engines) >= MAX_ENGINES:
+                pool.count("samples_rejected_too_many_engines", ranks)
+                continue
+            state = engines[engine] = EngineState(engine=engine)
+        source = sender + told
+        if state.source != source:
+            state.source, state.earlier_row, state.smooth = source, None, []
+        elif state.row_tick != tick:
+            state.earlier_row, state.earlier_monotonic_s = state.row, state.row_monotonic_s
+        state.row, state.row_monotonic_s, state.row_tick, state.hbm_ratio = row, monotonic_s, tick, hbm_ratio
+        if not state.attached:  # an engine that attached says itself what it runs
+            state.variant = variant
+    for gateway in frame.queues:
+        _read_queue(pool, gateway, sender + gateway.incarnation, monotonic_s)
 
 
 def _read_queue(pool: PoolState, sample: GatewaySample, source: str, monotonic_s: float) -> None:

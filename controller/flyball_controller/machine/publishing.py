@@ -55,8 +55,22 @@ def publish(
     for gateway in _attached_gateways(pool):
         outputs.extend(_table(pool, gateway, document, version, decision, now_s, takeover=takeover))
     for name in sorted(pool.engines):
-        outputs.extend(_directive(pool, pool.engines[name], version, decision, now_s, takeover=takeover))
+        engine = pool.engines[name]
+        values = _directive_values(pool, engine, now_s)
+        if takeover or not _told_just_that(engine, values):
+            outputs.extend(_directive(pool, engine, values, version, decision, now_s, takeover=takeover))
     return outputs
+
+
+def _told_just_that(engine: EngineState, values: dict[str, Value]) -> bool:
+    """Whether there is nothing to tell, which is what most engines are told at most ticks."""
+    last = engine.published
+    return (
+        last is not None
+        and last.values == values
+        and last.capability_hash == engine.capability_hash
+        and not engine.holding.must_publish
+    )
 
 
 def withdraw(holding: Holding) -> Iterator[Tombstone]:
@@ -83,9 +97,15 @@ def _due(holding: Holding, now_s: float, *, changed: bool, takeover: bool) -> bo
 
 
 def _directive(
-    pool: PoolState, engine: EngineState, version: Version, decision: str, now_s: float, *, takeover: bool
+    pool: PoolState,
+    engine: EngineState,
+    values: dict[str, Value],
+    version: Version,
+    decision: str,
+    now_s: float,
+    *,
+    takeover: bool,
 ) -> Iterator[Output]:
-    values = _directive_values(pool, engine, now_s)
     if not engine.attached or not values:
         return
     holding, last = engine.holding, engine.published

@@ -6,11 +6,11 @@ Only the modules of this package change it, and only inside `step`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flyball_controller.machine.sequences import SequenceSet
 from flyball_core.fencing import Version
-from flyball_core.frames import Frame
+from flyball_core.frames import GatewaySample
 from flyball_core.ids import LogId
 from flyball_core.inputs import Mode, OverrideSet, Proposal, TargetKind
 from flyball_core.knobs import KnobSpec, Value
@@ -28,6 +28,26 @@ UNKNOWN_SKEW_S = 1e18
 """Stands for a skew that no frame has shown yet."""
 
 
+class Reading(NamedTuple):
+    """What a tick needs of one engine in a frame, its data-parallel ranks taken together."""
+
+    engine: str
+    source: str
+    """Its incarnation, and of several ranks which they are."""
+    ranks: int
+    variant: str
+    row: Row
+    hbm_ratio: float | None
+
+
+class FiledFrame(NamedTuple):
+    """What a tick needs of a frame. Frames wait for some ticks, and this is a third of one."""
+
+    monotonic_s: float
+    readings: tuple[Reading, ...]
+    queues: tuple[GatewaySample, ...]
+
+
 @dataclass(slots=True)
 class BootState:
     """One life of an agent, as far as its frames came."""
@@ -39,7 +59,7 @@ class BootState:
     """The machine's time less the agent's at the quickest frame since skews were last renewed."""
     skew_before_s: float = UNKNOWN_SKEW_S
     """The same of the stretch of ticks before, so that a clock that fell back is believed in time."""
-    pending: dict[int, Frame] = field(default_factory=dict)
+    pending: dict[int, FiledFrame] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
