@@ -55,7 +55,7 @@ def document_of(text: str) -> PolicyDocument:
 def take_policy(pool: PoolState, body: PolicyText, recorder: Recorder) -> None:
     """A new policy document: taken whole, or refused whole with its place and reason."""
     try:
-        document = document_of(body.text)
+        document = read_document(body.text)
     except InvalidDocument as error:
         pool.count("policy_refused")
         recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} refused: {error}")
@@ -342,6 +342,7 @@ def _difference(told: Setting, effective: Setting) -> str:
 
 def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder, now_s: float) -> None:
     holding.nack = body.reason or "no reason given"
+    holding.must_publish = True  # in another version, after a while
     _back_off(holding, now_s)
     if body.kind is TargetKind.ENGINE:
         engine = pool.engines[body.target]
