@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,22 @@ async def verdict_of(where: str) -> Verdict:
 def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One whole demo on the embedded log."""
     return play(tmp_path_factory.mktemp("demo") / "full")
+
+
+def test_the_document_has_the_documented_keys(full: dict[str, Any]) -> None:
+    """The example of docs/commands.md has the keys of what is printed, at every level."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- shape: demo -->\n```json\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    documented = json.loads(found[1])
+
+    assert set(documented) == set(full)
+    for part in ("scenario", "frames"):
+        assert set(documented[part]) == set(full[part])
+    for part in ("regime_shifts", "changes"):
+        assert set(documented[part][0]) == set(full[part][0])
+    assert set(documented["fleets"]["static"]) == set(full["fleets"]["static"]) == set(full["fleets"]["flyball"])
+    assert set(documented["fleets"]["static"]["lanes"]["realtime"]) == set(full["fleets"]["static"]["lanes"]["bulk"])
 
 
 def test_both_fleets_report_the_documented_figures(full: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ would be new.
 
 from pathlib import Path
 
-from flyball_agents.easing import ReceiverLimits
+from flyball_agents.easing import Phase, ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface, offer_directive
 from flyball_agents.gateway_adapter import LanePlace, TableDefaults, TableSurface, offer_table
 from flyball_agents.offers import Target
@@ -43,6 +43,7 @@ class Seat:
         self._clock = clock
         self.receiver: Receiver | None = None
         self.acks: list[Ack] = []
+        self._phase = Phase.HOLDING
 
     async def send(self, message: Message) -> None:
         """Take a message as a stream would deliver it; a seat without a receiver loses it."""
@@ -55,6 +56,14 @@ class Seat:
             self.acks.append(offer_directive(self.receiver, message, now_s=now_s, wall_s=wall_s))
         elif isinstance(message, RoutingTable):
             self.acks.append(offer_table(self.receiver, message, now_s=now_s, wall_s=wall_s))
+
+    def phase_changed(self) -> bool:
+        """Let the receiver ease by what has come due; whether it began or ceased to hold since the last call."""
+        if self.receiver is None:
+            return False
+        before = self._phase
+        self._phase = self.receiver.poll(now_s=self._clock.now_s, wall_s=self._clock.wall_s)
+        return self._phase is not before
 
     def fetch(self) -> list[Ack]:
         """The answers since the last call."""
@@ -75,7 +84,10 @@ class EngineSeat(Seat):
         self._attached: Attach | None = None
 
     async def follow(self, pusher: Pusher) -> None:
-        """Attach, detach or ease, as the engine's state asks for; once per beat."""
+        """Attach, detach or ease, as the engine's state asks for; once per beat.
+
+        It attaches anew when it begins or ceases to ease, so that the owner learns of it.
+        """
         gone = not self._door.ready or (self._attached and self._attached.incarnation != self._door.incarnation)
         if self._attached is not None and gone:
             await pusher.detached(self, self._attached)
@@ -86,7 +98,9 @@ class EngineSeat(Seat):
             self.receiver = self._new_receiver()
             self._attached = self.receiver.attach()
             await pusher.attached(self, self._attached)
-        self.receiver.poll(now_s=self._clock.now_s, wall_s=self._clock.wall_s)
+        elif self.phase_changed():
+            self._attached = self.receiver.attach()
+            await pusher.attached(self, self._attached)
 
     def _new_receiver(self) -> Receiver:
         return Receiver(
@@ -121,8 +135,7 @@ class GatewaySeat(Seat):
         self._attached = False
 
     async def follow(self, pusher: Pusher) -> None:
-        """Attach at the first beat; ease if the lease has run out."""
-        if not self._attached:
+        """Attach at the first beat, and again when it begins or ceases to ease."""
+        if not self._attached or self.phase_changed():
             self._attached = True
             await pusher.attached(self, self.receiver.attach())
-        self.receiver.poll(now_s=self._clock.now_s, wall_s=self._clock.wall_s)
