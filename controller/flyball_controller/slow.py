@@ -11,16 +11,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from flyball_controller.machine.orders import proposals_fault
+from flyball_controller.machine.answers import ask
 from flyball_core.inputs import Proposal, SlowProposal
 from flyball_core.outputs import Snapshot
 from flyball_policies.seam import Memory, Policy, PoolView
 
 DEADLINE_S = 0.2
 """How long a policy may take for one snapshot."""
-
-MAX_REASON = 200
-"""Longest reason of a miss, in characters."""
 
 _Outcome = tuple[list[Proposal], str]
 
@@ -75,7 +72,7 @@ class SlowRunner:
                 done.set_result(outcome)
 
         def work() -> None:
-            outcome = _outcome(policy, view, memory)
+            outcome = ask(policy, view, memory)
             with suppress(RuntimeError):  # the loop has ended meanwhile; nobody waits any more
                 loop.call_soon_threadsafe(finish, outcome)
 
@@ -84,14 +81,5 @@ class SlowRunner:
         return done
 
 
-def _outcome(policy: Policy, view: PoolView, memory: Memory) -> _Outcome:
-    try:
-        proposals = list(policy.propose(view, memory))
-        return proposals, proposals_fault(policy.name, proposals)
-    except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises is data here
-        return [], f"{type(error).__name__}: {error}"
-
-
 def _missed(snapshot: Snapshot, name: str, why: str) -> SlowProposal:
-    text = why.encode(errors="replace").decode()[:MAX_REASON]
-    return SlowProposal(pool=snapshot.pool, policy=name, tick_revision=snapshot.tick_revision, missed=text)
+    return SlowProposal(pool=snapshot.pool, policy=name, tick_revision=snapshot.tick_revision, missed=why)

@@ -76,7 +76,8 @@ class CapsAimd:
                 f"cap binds at {running[i]:.0f} running; TPOT {tpot[i] * 1e3:.1f} of {target * 1e3:.1f} ms, "
                 f"{wait_s:.1f} s of work queued"
             )
-            proposals.append(self._proposal(view.engines[i], BATCH_CAP, int(caps[i]) + rule.step, why))
+            value = _raised(caps[i], rule.step, view.document.guard.dead_band)
+            proposals.append(self._proposal(view.engines[i], BATCH_CAP, value, why))
         for proposal in proposals:
             memory.setdefault("moved_s", {})[proposal.target] = view.time_s
         return proposals
@@ -105,13 +106,19 @@ class CapsAimd:
             proposals.append(self._proposal(view.engines[i], TOKEN_BUDGET, value, why))
         wants = room & ((waiting > 0) | late | backlog) & (budgets < view.ceilings[TOKEN_BUDGET])
         for i in np.flatnonzero(wants).tolist():
-            value = int(min(budgets[i] + rule.token_step, view.ceilings[TOKEN_BUDGET][i]))
+            more = _raised(budgets[i], rule.token_step, view.document.guard.dead_band)
+            value = int(min(more, view.ceilings[TOKEN_BUDGET][i]))
             why = f"prompts wait (TTFT {ttft[i]:.2f} s) and TPOT {tpot[i] * 1e3:.1f} ms leaves room"
             proposals.append(self._proposal(view.engines[i], TOKEN_BUDGET, value, why))
         return proposals, at_floor
 
     def _proposal(self, engine: str, knob: str, value: int, reason: str) -> Proposal:
         return Proposal(policy=self.name, kind=TargetKind.ENGINE, target=engine, knob=knob, value=value, reason=reason)
+
+
+def _raised(value: float, step: int, dead_band: float) -> int:
+    """A step up, and never one so small that the guard's dead-band would stop it for good."""
+    return int(max(value + step, np.ceil(value * (1.0 + dead_band))))
 
 
 def queue_wait_s(view: PoolView) -> float:

@@ -8,6 +8,7 @@ gives the same document or the same `InvalidDocument`.
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -27,6 +28,9 @@ from flyball_policies.document import (
 
 MAX_BYTES = 64 * 1024
 """Largest document taken."""
+
+LONGEST_S = 366 * 86_400.0
+"""Longest duration taken."""
 
 T = TypeVar("T")
 Parse = Callable[[yaml.Node], Any]
@@ -83,7 +87,10 @@ class DocumentReader:
             number = re.fullmatch(r"[0-9.]+", text.strip())
             hint = f"write {text}ms or {text}s" if number else "units are ms, s, min, h"
             raise self.wrong(node, f"{text!r} is not a duration with a unit", hint)
-        return float(match[1]) * _SECONDS[match[2]]
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds > LONGEST_S:
+            raise self.wrong(node, f"{text} is longer than a year")
+        return seconds
 
     def share(self, node: yaml.Node) -> float:
         """A share such as `8%` or `0.08`, 0 to 1."""
@@ -138,7 +145,12 @@ class DocumentReader:
 
 def read_document(text: str, file: str = "policy document") -> PolicyDocument:
     """The document that `text` (YAML) declares; `InvalidDocument` with the place if it is wrong."""
-    if len(text.encode()) > MAX_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise InvalidDocument("not UTF-8 text", file=file, line=line) from error
+    if size > MAX_BYTES:
         raise InvalidDocument(f"larger than {MAX_BYTES // 1024} KiB", file=file, line=1)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -184,7 +196,8 @@ def _lanes(reader: DocumentReader, node: yaml.Node) -> tuple[Lane, ...]:
     )
 
 
-def _knobs(reader: DocumentReader, node: yaml.Node) -> dict[str, KnobRule]:
+def _knobs(reader: DocumentReader, node: yaml.Node) -> Mapping[str, KnobRule]:
+    # Read-only: policies see the document in force, and bounds are not theirs to move.
     number = reader.number(0, 1e9)
     rules: dict[str, KnobRule] = {}
     for name, _, value in reader.items(node, "knobs"):
@@ -192,7 +205,7 @@ def _knobs(reader: DocumentReader, node: yaml.Node) -> dict[str, KnobRule]:
         rule = KnobRule(**reader.section(value, f"knob {name!r}", fields))
         _ordered(reader, value, name, rule.minimum, rule.maximum)
         rules[name] = rule
-    return rules
+    return MappingProxyType(rules)
 
 
 def _caps(reader: DocumentReader, node: yaml.Node) -> CapsRule:
@@ -222,9 +235,9 @@ def _weights(reader: DocumentReader, node: yaml.Node) -> WeightsRule:
 
 
 def _variants(reader: DocumentReader, node: yaml.Node) -> VariantsRule:
-    def regimes(value: yaml.Node) -> dict[str, str]:
+    def regimes(value: yaml.Node) -> Mapping[str, str]:
         known = {name: (name, lambda n: reader.scalar(n, "a variant's name")) for name in REGIMES}
-        return reader.section(value, "variants.regimes", known)
+        return MappingProxyType(reader.section(value, "variants.regimes", known))
 
     fields: dict[str, tuple[str, Parse]] = {
         "regimes": ("regimes", regimes),

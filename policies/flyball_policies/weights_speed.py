@@ -29,6 +29,9 @@ FEWEST_RUNNING = 2.0
 LEAST_TPOT_S = 1e-6
 """No engine is faster; below it is damage, not speed."""
 
+SETTLE_S = 10.0
+"""How long a regime must have lasted for work to be shifted to the variant that suits it."""
+
 RECOVERY = 1.02
 """Factor per period by which an engine without evidence returns to nominal."""
 
@@ -52,7 +55,9 @@ class WeightsSpeed:
         tpot = np.where(enough, view.columns["tpot_s"], np.nan)
         self._learn(speed, tpot, rule.minimum / rule.nominal)
         speeds.update(zip(view.engines, speed.tolist(), strict=True))
-        fit = self._fit(view)
+        if view.regime_age_s >= SETTLE_S:
+            memory["regime"] = view.regime
+        fit = self._fit(view, memory.get("regime", ""))
         wanted = np.clip(np.rint(rule.nominal * speed * fit), rule.minimum, rule.maximum)
         return [
             Proposal(
@@ -79,9 +84,9 @@ class WeightsSpeed:
         speed[idle] = np.minimum(speed[idle] * RECOVERY, 1.0)
 
     @staticmethod
-    def _fit(view: PoolView) -> Column:
+    def _fit(view: PoolView, regime: str) -> Column:
         rule = view.document.variants
-        suited = rule.regimes.get(view.regime)
+        suited = rule.regimes.get(regime)
         if suited is None or suited not in view.variants:
             return np.ones(len(view.engines))
         return np.array([1.0 if variant == suited else rule.preference for variant in view.variants])

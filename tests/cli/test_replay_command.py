@@ -1,5 +1,6 @@
 """`flyball replay`: identical, or the place where it is not."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from cli_calls import Answer, installed
+from flyball_cli.bench_fleet import ScriptedPool
+from flyball_cli.bench_homes import embedded_log, fill
 from flyball_controller.fingerprint import own_fingerprint
 from flyball_core.frames import Frame
 from flyball_core.inputs import Ack, Attach, Claim, PolicyText, Tick
-from flyball_log import Topic
+from flyball_log import Entry, Topic
 from flyball_log.embedded import EmbeddedLog
+from flyball_proto.codec import encode_input
 from recorded_logs import SECONDS, bodies_of, inputs_of, spoiled
 
 Flyball = Callable[..., Answer]
@@ -157,3 +161,17 @@ def test_replay_leaves_the_log_as_it_was(flyball: Flyball, recorded: Path) -> No
 
     assert before == {file: file.read_bytes() for file in sorted(recorded.rglob("*")) if file.is_file()}
     assert os.access(recorded, os.W_OK)
+
+
+def test_orders_from_before_the_first_claim_replay(flyball: Flyball, tmp_path: Path) -> None:
+    """Engines that attach and orders that are given before anybody owns the log are heeded, and replay."""
+    pool = ScriptedPool("chat", nodes=1, per_node=2)
+
+    async def live() -> None:
+        async with embedded_log(tmp_path / "log") as log:
+            await log.append(Topic.INPUTS, 0, [Entry(b"chat", encode_input(body)) for body in pool.opening()])
+            await fill(log, pool, 5)
+
+    asyncio.run(live())
+
+    assert 0 == flyball("replay", tmp_path / "log").code

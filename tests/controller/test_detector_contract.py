@@ -41,9 +41,7 @@ class TestDetectorContract:
         assert alarms <= MOST_FALSE_ALARMS
 
     @pytest.mark.parametrize("shift", [-2.0, 2.0])
-    def test_a_shift_of_the_mix_alarms_within_5_minutes(
-        self, new: Callable[[], ChangeDetector], shift: float
-    ) -> None:
+    def test_a_shift_of_the_mix_alarms_within_5_minutes(self, new: Callable[[], ChangeDetector], shift: float) -> None:
         """When contexts become seven times as long, or as short, the detector says so."""
         detector, state = new(), dict[str, Any]()
         before = [detector.update(state, value) for value in noise(4, 1800)]

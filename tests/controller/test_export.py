@@ -1,11 +1,10 @@
 """Export and restore: no pickle, bit-equal continuation, and damage is refused in a sentence."""
 
+import gzip
 import json
-import zlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from flyball_controller.machine import PartitionState, standard_seams, step
 from flyball_controller.machine.export import SCHEMA, export_state, restore_state
@@ -14,10 +13,13 @@ from flyball_core.outputs import CheckpointDue, Output
 from harness.scripted_engine import Load
 from harness.scripted_pool import LOG_ID, POLICY, EventLog, ScriptedPool, scripted_pool
 
-QUICK = POLICY + """\
+QUICK = (
+    POLICY
+    + """\
 variants: {regimes: {interactive: graphs, long_context: splitkv}, relaunch: [long_context], settle: 5s}
 guard: {restart_dwell: 30s, canary: 10s, canary_tolerance: 50%}
 """
+)
 
 
 def lively(loads: list[tuple[float, float]], slow_engine: int, seconds: int) -> ScriptedPool:
@@ -129,16 +131,16 @@ def test_every_flipped_bit_is_refused(payload: bytes) -> None:
         b"[]",
         b"{}",
         b"7",
-        b"{\"$c\":\"PartitionState\",\"v\":{}}",
-        b"{\"$c\":\"PartitionState\",\"v\":{\"x\":1}}",
-        b"{\"$c\":\"os\",\"v\":{}}",
-        b"{\"$c\":[],\"v\":{}}",
-        b"{\"$c\":\"Holding\",\"v\":7}",
-        b"{\"$c\":\"Holding\"}",
-        b"{\"$d\":7}",
-        b"{\"$d\":[[{\"$d\":[]},1]]}",
-        b"{\"$n\":\"Frame\",\"v\":[1]}",
-        b"{\"$e\":\"Mode\",\"v\":\"reign\"}",
+        b'{"$c":"PartitionState","v":{}}',
+        b'{"$c":"PartitionState","v":{"x":1}}',
+        b'{"$c":"os","v":{}}',
+        b'{"$c":[],"v":{}}',
+        b'{"$c":"Holding","v":7}',
+        b'{"$c":"Holding"}',
+        b'{"$d":7}',
+        b'{"$d":[[{"$d":[]},1]]}',
+        b'{"$n":"Frame","v":[1]}',
+        b'{"$e":"Mode","v":"reign"}',
         b"[" * 100_000,
         b"\xff\xfe",
     ],
@@ -147,7 +149,7 @@ def test_every_flipped_bit_is_refused(payload: bytes) -> None:
 def test_what_is_no_state_is_refused(content: bytes) -> None:
     """Sound compression around nonsense is `Rejected` in a sentence."""
     with pytest.raises(Rejected):
-        restore_state(zlib.compress(content), SCHEMA)
+        restore_state(gzip.compress(content), SCHEMA)
 
 
 @pytest.mark.parametrize(("schema", "words"), [(SCHEMA + 1, "newer Flyball"), (SCHEMA - 1, "too old")])
@@ -167,4 +169,4 @@ def test_what_has_no_place_in_a_state_cannot_be_exported() -> None:
 
     with pytest.raises(Rejected, match="object"):
         export_state(pool.state)
-    assert json.loads(zlib.decompress(export_state(state)))
+    assert json.loads(gzip.decompress(export_state(state)))

@@ -40,15 +40,21 @@ class Course:
     ) -> Measured:
         """File one frame, let its lateness window pass, measure, and end the tick."""
         made = Frame(
-            AgentId("a0"), BootId(boot), PoolId("chat"), self.now, 0.0, 100.0 + self.now * elapsed_s, False,
-            gpus, engines, gateways,
-        )  # fmt: skip
+            agent=AgentId("a0"),
+            boot=BootId(boot),
+            pool=PoolId("chat"),
+            seq=self.now,
+            wall_s=0.0,
+            monotonic_s=100.0 + self.now * elapsed_s,
+            backlog=False,
+            gpus=gpus,
+            engines=engines,
+            gateways=gateways,
+        )
         file_frame(self.pool, made, float(self.now))
         release_frames(self.pool, self.now + 50.0)
         self.measured = measure(self.pool, STALE_TICKS)
-        self.pool.features = pool_features(
-            self.measured, queue_features(self.pool, STALE_TICKS), self.pool.features
-        )
+        self.pool.features = pool_features(self.measured, queue_features(self.pool, STALE_TICKS), self.pool.features)
         self.now += 1
         self.pool.tick += 1
         return self.measured
@@ -59,7 +65,9 @@ class Course:
         return found
 
 
-def sample(engine: str = "e0", *, rank: int = 0, incarnation: str = "i0", gpus: tuple[int, ...] = (0,), **numbers: Any) -> EngineSample:
+def sample(
+    engine: str = "e0", *, rank: int = 0, incarnation: str = "i0", gpus: tuple[int, ...] = (0,), **numbers: Any
+) -> EngineSample:
     """A sample with these numbers and no others."""
     return EngineSample(EngineId(engine), Incarnation(incarnation), rank, gpus, "graphs", **numbers)
 
@@ -114,7 +122,7 @@ def test_what_is_missing_is_nan_never_zero(number: str, column: str) -> None:
     assert math.isnan(course.column(column)[0])
     assert all(math.isfinite(value) for value in course.pool.features.values())
     absent = {"preemptions_total": "preemptions_per_s", "kv_used_ratio": "kv_used_max", "requests_running": "running"}
-    assert absent.get(number, column) not in course.pool.features or column in ("kv_capacity_tokens",)
+    assert absent.get(number, column) not in course.pool.features or column == "kv_capacity_tokens"
 
 
 @pytest.mark.parametrize(
@@ -242,9 +250,14 @@ def test_queues_of_gateways_add_up_and_survive_resets() -> None:
     for second, incarnation in enumerate(("g0", "g0", "g1", "g1")):
         lanes = tuple(
             GatewaySample(
-                GatewayId("gw"), Incarnation(incarnation), lane, requests_queued=2.0,
-                requests_total=10.0 * second, queue_s_sum=4.0 * second, queue_count=2.0 * second,
-            )  # fmt: skip
+                GatewayId("gw"),
+                Incarnation(incarnation),
+                lane,
+                requests_queued=2.0,
+                requests_total=10.0 * second,
+                queue_s_sum=4.0 * second,
+                queue_count=2.0 * second,
+            )
             for lane in ("realtime", "bulk")
         )
         course.second(sample(), gateways=lanes)
@@ -265,9 +278,13 @@ def degrade(course: Course, seconds: int, slowness: float) -> list[str]:
             steps = 100.0 * (course.now + 1)
             samples.append(
                 sample(
-                    f"e{i}", requests_running=5.0, kv_used_ratio=0.5, kv_capacity_tokens=1e4,
-                    itl_s_sum=tpot * steps, itl_count=steps,
-                )  # fmt: skip
+                    f"e{i}",
+                    requests_running=5.0,
+                    kv_used_ratio=0.5,
+                    kv_capacity_tokens=1e4,
+                    itl_s_sum=tpot * steps,
+                    itl_count=steps,
+                )
             )
         course.second(*samples)
         marked += [engine.engine for engine in mark_degraded(course.measured)]
@@ -293,9 +310,16 @@ def test_two_engines_are_too_few_to_tell_which_is_slow() -> None:
     course = Course()
     for i in range(40):
         samples = [
-            sample(f"e{k}", requests_running=5.0, kv_used_ratio=0.1, kv_capacity_tokens=1e4, itl_s_sum=i * (1.0 + k), itl_count=i * 10.0)
+            sample(
+                f"e{k}",
+                requests_running=5.0,
+                kv_used_ratio=0.1,
+                kv_capacity_tokens=1e4,
+                itl_s_sum=i * (1.0 + k),
+                itl_count=i * 10.0,
+            )
             for k in range(2)
-        ]  # fmt: skip
+        ]
         course.second(*samples)
 
         assert [] == mark_degraded(course.measured)

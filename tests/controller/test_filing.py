@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flyball_controller.machine.filing import ABSURD, LATENESS_S, MAX_BOOTS, MAX_PENDING, file_frame, release_frames
+from flyball_controller.machine.filing import LATENESS_S, MAX_BOOTS, MAX_PENDING, file_frame, release_frames
 from flyball_controller.machine.state import PoolState
 from flyball_core.frames import BandwidthSource, EngineSample, Frame, GpuSample
 from flyball_core.ids import AgentId, BootId, EngineId, Incarnation, PoolId

@@ -76,7 +76,9 @@ def stopped_by(pool: PoolState, proposal: Proposal, **changes: Any) -> str:
     return ruling.stopped[0].rule if ruling.stopped else "quiet"
 
 
-def pin(pool: PoolState, value: Value, *, target: str = "e0", override_id: str = "o1", knob: str = BATCH_CAP) -> Proposal:
+def pin(
+    pool: PoolState, value: Value, *, target: str = "e0", override_id: str = "o1", knob: str = BATCH_CAP
+) -> Proposal:
     """An override in force, as the proposal that it makes."""
     pool.overrides[override_id] = OverrideSet(
         pool=PoolId("chat"),
@@ -143,10 +145,10 @@ class TestRules:
             (wish(math.nan), "invalid"),
             (wish(math.inf), "invalid"),
             (wish("many"), "invalid"),
-            (wish(True), "invalid"),
+            (wish(value=True), "invalid"),
             (wish("other", knob=VARIANT), "invalid"),
             (wish(1, knob="chunked"), "invalid"),
-            (wish(False, knob="cuda_graphs"), "unknown"),
+            (wish(value=False, knob="cuda_graphs"), "unknown"),
             (wish(64), "quiet"),
             (wish(66), "quiet"),
             (wish("graphs", knob=VARIANT), "quiet"),
@@ -185,7 +187,9 @@ class TestRules:
             (4, 128, 0.0, 5),
         ],
     )
-    def test_slew_limits_the_factor_of_a_second(self, before: int, wanted: int, interval_s: float, allowed: int) -> None:
+    def test_slew_limits_the_factor_of_a_second(
+        self, before: int, wanted: int, interval_s: float, allowed: int
+    ) -> None:
         """A knob moves by at most its factor a second, however long the tick; a whole number by one at least."""
         pool = pool_of(max_active_requests=before)
         verdict = the_verdict(judge(pool, [wish(wanted)], rails(interval_s=interval_s)))
@@ -207,7 +211,9 @@ class TestRules:
 
     def test_negative_numbers_have_a_slew_too(self) -> None:
         """A factor on a negative number bounds it on both sides."""
-        spec = KnobSpec(name="bias", knob_class=KnobClass.LIVE, kind=KnobKind.REAL, safe=-1.0, minimum=-9.0, maximum=9.0)
+        spec = KnobSpec(
+            name="bias", knob_class=KnobClass.LIVE, kind=KnobKind.REAL, safe=-1.0, minimum=-9.0, maximum=9.0
+        )
         pool = pool_of(bias=-4.0)
         pool.engines["e0"].knobs["bias"] = spec
         lower = the_verdict(judge(pool, [wish(-9.0, knob="bias")], rails()))
@@ -250,7 +256,7 @@ class TestRules:
         pool = pool_of()
         pool.engines["e0"].raised_s["chunked"] = NOW_S - 1.0
 
-        assert "dwell" == stopped_by(pool, wish(True, knob="chunked"))
+        assert "dwell" == stopped_by(pool, wish(value=True, knob="chunked"))
 
     def test_a_knob_moves_once_a_tick(self) -> None:
         """Of two proposals for one knob the first holds, and the second is stopped by `one_change`."""

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from flyball_controller.machine import Seams
 from flyball_controller.machine.seams import PolicySlot
@@ -26,9 +25,12 @@ WISHES = st.tuples(
     ),
 )
 
-QUICK = POLICY + """\
+QUICK = (
+    POLICY
+    + """\
 guard: {restart_dwell: 20s, canary: 5s, raise_dwell: 5s, drain_timeout: 5s, relaunch_timeout: 20s}
 """
+)
 
 
 class Restless:
@@ -41,6 +43,7 @@ class Restless:
 
     def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
         """The next wishes of the course."""
+        del view
         tick = memory["tick"] = memory.get("tick", -1) + 1
         return [
             Proposal(policy=self.name, kind=TargetKind.ENGINE, target=target, knob=knob, value=value, reason="")

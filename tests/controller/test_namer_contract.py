@@ -22,7 +22,9 @@ FEATURES: Mapping[str, dict[str, float]] = {
 }
 
 
-def settle(namer: RegimeNamer, state: RegimeState, features: dict[str, float], ticks: int, *, alarm: bool = False) -> int:
+def settle(
+    namer: RegimeNamer, state: RegimeState, features: dict[str, float], ticks: int, *, alarm: bool = False
+) -> int:
     """Name the same features for some ticks; after how many the name changed, or 0."""
     return next((i + 1 for i in range(ticks) if namer.name(state, features, float(i), alarm=alarm)), 0)
 

@@ -96,7 +96,7 @@ class TestOverrides:
             (override(math.nan), "max_active_requests must be 4 to 128, not nan"),
             (override(7.5), "max_active_requests takes a whole number, not 7.5"),
             (override("many"), "max_active_requests takes a whole number, not 'many'"),
-            (override(True), "max_active_requests takes a whole number, not True"),
+            (override(value=True), "max_active_requests takes a whole number, not True"),
             (override(20, target="e9"), "no engine 'e9' in this pool"),
             (override(20, knob="nothing"), "no engine in its scope has a knob 'nothing'"),
             (override(20, expires_wall_s=math.nan), "its expiry is not a time"),
@@ -178,6 +178,7 @@ class Wanting:
 
     def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
         """Every engine up."""
+        del memory
         Wanting.asked += 1
         return [
             Proposal(policy=self.name, kind=TargetKind.ENGINE, target=e, knob=BATCH_CAP, value=90, reason="")
@@ -249,7 +250,7 @@ class TestModes:
 def busy(pool: ScriptedPool) -> None:
     """Let one engine be slow, so that there is always something to do."""
     pool.engines["e0-1"].slowness = 2.5
-    pool.load = lambda _now: Load(concurrency=400.0)
+    pool.load = lambda _now: Load(concurrency=230.0)
 
 
 class TestPause:

@@ -64,9 +64,7 @@ class TestTakeover:
         await pool.run(first, 20)
         second = owner_of(pool.log, "c2")
         await second.take(pool.partition, WALL_S + pool.now_s)
-        before = [
-            (await pool.log.bounds(topic, pool.partition)).end for topic in (Topic.DECISIONS, Topic.DIRECTIVES)
-        ]
+        before = [(await pool.log.bounds(topic, pool.partition)).end for topic in (Topic.DECISIONS, Topic.DIRECTIVES)]
         await first.tick(pool.partition, 1.0, WALL_S + pool.now_s)
         await first.poll(pool.partition)
 
@@ -223,7 +221,9 @@ class TestTroubles:
 
     @pytest.mark.parametrize("topic", [Topic.DECISIONS, Topic.DIRECTIVES, Topic.STATE])
     @pytest.mark.parametrize("torn", [False, True])
-    async def test_what_the_log_did_not_take_is_offered_again(self, tmp_path: Path, topic: Topic, torn: bool) -> None:
+    async def test_what_the_log_did_not_take_is_offered_again(
+        self, tmp_path: Path, topic: Topic, *, torn: bool
+    ) -> None:
         """An outage between a tick and its answers loses no answer, and leaves a log that replays."""
         log = Failing(new_log(tmp_path))
         pool, owner = await logged_pool(log)
@@ -253,6 +253,7 @@ class TestTroubles:
             name = "odd"
 
             def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
+                del view
                 memory["thing"] = {1, 2, 3}
                 return []
 
@@ -272,9 +273,9 @@ class TestTroubles:
         cut = await copied(
             pool.log,
             str(tmp_path / "cut"),
-            lambda topic, record: [Entry(record.key, record.value)]
-            if topic is not Topic.INPUTS or record.offset < 50
-            else [],
+            lambda topic, record: (
+                [Entry(record.key, record.value)] if topic is not Topic.INPUTS or record.offset < 50 else []
+            ),
         )
         log = Renamed(cut, pool.log.log_id)
         owned = await owner_of(log, "c2").take(pool.partition, WALL_S)

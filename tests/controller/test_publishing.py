@@ -1,8 +1,7 @@
 """What receivers are told and in which order: lower at the gateway first, raise at the engine first."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from flyball_controller.machine import Seams
 from flyball_controller.machine.publishing import WAIT_FOR_GATEWAYS_S, share
@@ -13,8 +12,8 @@ from flyball_core.outputs import Directive, Heartbeat, Output, RoutingTable, Tom
 from flyball_policies.seam import Memory, PoolView
 from flyball_proto.codec import directive_key
 from harness.invariants import check_events
-from harness.scripted_pool import Message, ScriptedPool, scripted_pool
 from harness.scripted_engine import POOL
+from harness.scripted_pool import Message, ScriptedPool, scripted_pool
 
 
 class Scripted:
@@ -27,6 +26,7 @@ class Scripted:
 
     def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
         """The wishes, once."""
+        del view, memory
         wishes, self.wishes = self.wishes, []
         return [
             Proposal(policy=self.name, kind=TargetKind.ENGINE, target=target, knob=knob, value=value, reason="test")
@@ -145,9 +145,7 @@ class TestShares:
         pool, _ = quiet_pool(gateways=2)
         gone = pool.gateways.pop("gw1")
         left = gone.attach()
-        pool.put(
-            Attach(pool=POOL, kind=left.kind, target=left.target, incarnation=left.incarnation, attached=False)
-        )
+        pool.put(Attach(pool=POOL, kind=left.kind, target=left.target, incarnation=left.incarnation, attached=False))
         pool.run(2)
 
         assert 64 == pool.gateways["gw0"].table["cap:e0-0"]

@@ -25,8 +25,11 @@ class Chooser:
 
     def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
         """One proposal per engine that is wanted elsewhere."""
+        del view, memory
         return [
-            Proposal(policy=self.name, kind=TargetKind.ENGINE, target=engine, knob=VARIANT, value=variant, reason="test")
+            Proposal(
+                policy=self.name, kind=TargetKind.ENGINE, target=engine, knob=VARIANT, value=variant, reason="test"
+            )
             for engine, variant in self.wanted.items()
         ]
 
@@ -161,9 +164,7 @@ def test_an_engine_that_comes_back_without_telemetry_is_given_up() -> None:
         pool.second()
     pool.second()
     chooser.wanted = {}
-    pool.on_frame = lambda frame: (
-        frame._replace(engines=tuple(e for e in frame.engines if "e0-0" != e.engine)),
-    )
+    pool.on_frame = lambda frame: (frame._replace(engines=tuple(e for e in frame.engines if "e0-0" != e.engine)),)
     pool.run(100)
 
     assert ["e0-0 into splitkv: came back, but shows no telemetry"] == [t for t in alarms(pool) if "into" in t]
@@ -188,10 +189,10 @@ def test_a_good_canary_stays_and_lets_the_next_follow() -> None:
 class Worse(ScriptedEngine):
     """An engine that runs at half the speed in the other variant."""
 
-    def live(self, offered: float, load: Load, limit: float | None) -> None:
+    def live(self, running: float, load: Load) -> None:
         """As any engine, but for its slowness."""
         self.slowness = 2.0 if self.setting[VARIANT] == "splitkv" else 1.0
-        super().live(offered, load, limit)
+        super().live(running, load)
 
 
 def test_a_bad_canary_goes_back_and_bars_its_variant() -> None:

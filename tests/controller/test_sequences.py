@@ -1,7 +1,6 @@
 """Sequence numbers kept as intervals say the same as a plain set."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from flyball_controller.machine.sequences import MAX_INTERVALS, SequenceSet
 

@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
@@ -46,6 +47,27 @@ GPU = GpuSample(0, "u", BandwidthSource.GPM, 0, hbm_bandwidth_ratio=0.5)
 NUMBERS = EngineSample._fields[5:]
 
 
+def frame_of(agent: AgentId, seq: int) -> Frame:
+    """A sound frame of one engine and one GPU."""
+    return Frame(
+        agent=agent,
+        boot=BootId("b0"),
+        pool=POOL,
+        seq=seq,
+        wall_s=WALL_S + seq,
+        monotonic_s=100.0 + seq,
+        backlog=False,
+        gpus=(GPU,),
+        engines=(SOUND,),
+    )
+
+
+def with_number(sample: EngineSample, name: str, number: float) -> EngineSample:
+    """The sample with one of its numbers changed."""
+    changed: dict[str, Any] = {name: number}
+    return sample._replace(**changed)
+
+
 class Cases:
     """Seeded frames, each with what must become of it."""
 
@@ -59,9 +81,7 @@ class Cases:
         draw = self.draw
         agent = draw.choice(("a0", "a1", "p0", "p1"))
         seq = self.seq[agent]
-        frame = Frame(
-            AgentId(agent), BootId("b0"), POOL, seq, WALL_S + seq, 100.0 + seq, False, (GPU,), (SOUND,)
-        )  # fmt: skip
+        frame = frame_of(AgentId(agent), seq)
         case = draw.randrange(10)
         if case < 4:
             self.seq[agent] += 1
@@ -83,7 +103,7 @@ class Cases:
 
     def _with(self, frame: Frame, number: float) -> Frame:
         name = self.draw.choice([name for name in NUMBERS if name != "kv_used_ratio"])
-        return frame._replace(engines=(SOUND._replace(**dict.fromkeys([name], number)),))
+        return frame._replace(engines=(with_number(SOUND, name, number),))
 
     def _poisoned_sample(self, frame: Frame, case: int) -> Frame:
         self.expected["samples_rejected"] += 1
@@ -92,7 +112,7 @@ class Cases:
             gpu = GPU._replace(power_w=self.draw.choice(POISON))
             return frame._replace(gpus=(gpu,))
         number = self.draw.choice(POISON)
-        poisoned = SOUND._replace(**dict.fromkeys([self.draw.choice(NUMBERS)], number))
+        poisoned = with_number(SOUND, self.draw.choice(NUMBERS), number)
         if case == 1:  # nothing else in the frame: nothing of it is left
             self.expected["rejected"] += 1
             self.expected["rejected_samples_all"] += 1
@@ -157,11 +177,9 @@ def test_f10_after_all_those_frames_the_state_is_finite() -> None:
 
 
 def test_f10_fields_of_the_future_are_read_over() -> None:
-    """A frame with a field that this version does not know is delivered; a kind of input that it does not know counts."""
+    """A frame with a field that nobody here knows is delivered; an input of a kind that nobody here knows counts."""
     pool = scripted_pool(agents=1)
-    sent = encode_input(
-        Frame(AgentId("a7"), BootId("b0"), POOL, 0, WALL_S, 1.0, False, (), (SOUND,))  # fmt: skip
-    )
+    sent = encode_input(frame_of(AgentId("a7"), 0))
     record = inputs_pb2.InputRecord.FromString(sent)
     frame = record.frame.SerializeToString() + b"\xfa\x7f\x03new"
     pool.put_raw(b"\x0a" + bytes([len(frame) & 0x7F | 0x80, len(frame) >> 7]) + frame)
@@ -183,7 +201,7 @@ def poisoned(pool: ScriptedPool, seed: int, *, leave_out: bool = False) -> None:
             if sample.engine == "e0-0":
                 if leave_out:
                     continue
-                engines.append(sample._replace(**dict.fromkeys([draw.choice(NUMBERS)], draw.choice(POISON))))
+                engines.append(with_number(sample, draw.choice(NUMBERS), draw.choice(POISON)))
             else:
                 engines.append(sample)
         return (frame._replace(engines=tuple(engines)),)

@@ -134,7 +134,7 @@ def test_f21_others_are_not_held_up() -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_f21_through_the_log_a_refused_version_is_pushed_once(tmp_path: Path, restarts: bool) -> None:
+async def test_f21_through_the_log_a_refused_version_is_pushed_once(tmp_path: Path, *, restarts: bool) -> None:
     """Owner, pusher and receiver together: one push of each version, also when the receiver attaches anew."""
     log = EmbeddedLog.create(tmp_path / "log", 1, QUICK)
     pool, owner = await logged_pool(log)

@@ -4,8 +4,6 @@ What it reads back differs: it is `diverged` within three ticks, and nothing is 
 from it until it holds what it was told.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from flyball_controller.machine import Seams
@@ -31,12 +29,13 @@ class Watching:
 
     def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
         """Nothing; only look."""
+        del memory
         self.usable.append(frozenset(e for e, ok in zip(view.engines, view.usable.tolist(), strict=True) if ok))
         return []
 
 
 @pytest.fixture
-def deaf() -> Iterator[tuple[ScriptedPool, Watching]]:
+def deaf() -> tuple[ScriptedPool, Watching]:
     """A pool in which one engine says yes to everything and does nothing; an operator has just asked it for a cap."""
     watching = Watching()
     slots = tuple(PolicySlot(policy) for policy in (CapsAimd(), WeightsSpeed(), watching))
@@ -55,7 +54,7 @@ def deaf() -> Iterator[tuple[ScriptedPool, Watching]]:
             author="op",
         )
     )
-    yield pool, watching
+    return pool, watching
 
 
 def diverged(pool: ScriptedPool) -> str:

@@ -4,8 +4,7 @@ Refused with file, line and hint; a reload keeps the old document; no push comes
 """
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from flyball_core.errors import InvalidDocument
 from flyball_core.inputs import Mode, PolicyText
@@ -40,6 +39,7 @@ BAD = {
     "no unit": ("version: 1\nlanes:\n  chat: {tpot: 50}\n", 3, "'50' is not a duration", "write 50ms or 50s"),
     "a wrong unit": ("version: 1\nlanes:\n  chat: {tpot: 50mb}\n", 3, "'50mb'", "units are ms, s, min, h"),
     "a negative duration": ("version: 1\nhold: -5s\n", 2, "'-5s' is not a duration", ""),
+    "an endless duration": (f"version: 1\nhold: {'9' * 400}h\n", 2, "is longer than a year", ""),
     "a share over 1": ("version: 1\nguard: {in_change: 20}\n", 2, "20 is not between 0 and 1", "write 20%"),
     "no share": ("version: 1\nguard: {in_change: much}\n", 2, "'much' is not a share", "write 8% or 0.08"),
     "no number": ("version: 1\nguard: {slew_up: fast}\n", 2, "'fast' is not a number", ""),

@@ -50,6 +50,7 @@ def _row(length: int) -> st.SearchStrategy[list[float | None]]:
 
     return st.builds(make, st.binary(min_size=length, max_size=length), st.floats(), st.integers(0, 2))
 
+
 _POOLS = st.sampled_from([PoolId("chat"), PoolId("chat"), PoolId("chat"), PoolId("other"), PoolId("")])
 _ENGINES = st.sampled_from(["e0-0", "e0-1", "e1-0", "e9", ""])
 _KNOBS = st.sampled_from([BATCH_CAP, VARIANT, "weight", "nothing", ""])

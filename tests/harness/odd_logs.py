@@ -126,9 +126,7 @@ async def copied(log: Log, folder: str, change: Callable[[Topic, Record], list[E
     made = EmbeddedLog.create(folder, log.partitions, QUICK)
     for topic in Topic:
         for partition in range(log.partitions):
-            entries = [
-                entry for record in await records_of(log, topic, partition) for entry in change(topic, record)
-            ]
+            entries = [entry for record in await records_of(log, topic, partition) for entry in change(topic, record)]
             if entries:
                 await made.append(topic, partition, entries)
     return made

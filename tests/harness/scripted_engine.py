@@ -55,8 +55,6 @@ class ScriptedEngine:
     """When a relaunch under way ends."""
     running: float = 0.0
     tpot_s: float = 0.0
-    unserved: float = 0.0
-    """Requests that clients wanted to run here and that found no place, at the last second."""
     counters: dict[str, float] = field(default_factory=dict)
     refuse: Callable[[Directive], str] = lambda _directive: ""
     """Why it refuses a directive that is sound; empty if it does not."""
@@ -76,12 +74,15 @@ class ScriptedEngine:
             effective=dict(self.setting),
         )
 
-    def live(self, offered: float, load: Load, limit: float | None) -> None:
-        """Serve one second of an offered load; `limit` is what gateways send at most at once."""
+    def places(self, limit: float | None) -> float:
+        """How many requests it can run; `limit` is what gateways send at most at once."""
         cap = self.setting.get(BATCH_CAP)
-        places = float(cap) if isinstance(cap, int) else offered
-        self.running = float(int(min(offered, places, limit if limit is not None else offered)))
-        self.unserved = max(offered - self.running, 0.0)
+        own = float(cap) if isinstance(cap, int) else 1e9
+        return min(own, limit) if limit is not None else own
+
+    def live(self, running: float, load: Load) -> None:
+        """Serve one second of so many requests."""
+        self.running = float(int(running))
         suits = 0.8 if self.setting.get(VARIANT) == "splitkv" and load.context_tokens > 4000 else 1.0
         self.tpot_s = self.slowness * suits * (0.01 + 0.0003 * self.running * (1.0 + load.context_tokens / 4000.0))
         tokens = self.running / self.tpot_s

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from flyball_controller.machine import PartitionState, Seams, standard_seams, step
 from flyball_core.fencing import Version
-from flyball_core.frames import BandwidthSource, Frame, GpuSample
-from flyball_core.ids import AgentId, BootId, LogId, OwnerId
+from flyball_core.frames import BandwidthSource, Frame, GatewaySample, GpuSample
+from flyball_core.ids import AgentId, BootId, GatewayId, Incarnation, LogId, OwnerId
 from flyball_core.inputs import Ack, AckStatus, Attach, Body, Claim, Fingerprint, Input, PolicyText, Tick
 from flyball_core.knobs import Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
@@ -91,6 +91,9 @@ class ScriptedPool:
     seqs: dict[str, int] = field(default_factory=dict)
     boot: str = "b0"
     relaunch_s: float = 40.0
+    queued: float = 0.0
+    """Requests that found no place, at the last second."""
+    arrived: float = 0.0
     on_frame: FrameHook = lambda frame: (frame,)
     on_answer: AnswerHook = lambda _message, ack: ack
     delayed: list[Frame | bytes] = field(default_factory=list)
@@ -192,11 +195,23 @@ class ScriptedPool:
         return [engine.attach() for engine in back]
 
     def _share_out(self, load: Load) -> None:
+        """Requests go by weight as far as there are places; what is over goes where there still are, or waits."""
         up = [engine for engine in self.engines.values() if engine.back_at_s is None]
         weights = {engine.name: self._weight(engine.name) for engine in up}
-        total = sum(weights.values()) or 1.0
+        places = {engine.name: engine.places(self._limit(engine.name)) for engine in up}
+        running = dict.fromkeys(weights, 0.0)
+        left = load.concurrency
+        open_ = {name for name, weight in weights.items() if weight > 0}
+        while left > 1e-6 and open_:
+            total = sum(weights[name] for name in open_)
+            taken = {name: min(left * weights[name] / total, places[name] - running[name]) for name in open_}
+            for name, number in taken.items():
+                running[name] += number
+            left -= sum(taken.values())
+            open_ = {name for name in open_ if places[name] - running[name] > 1e-6}
+        self.queued = left
         for engine in up:
-            engine.live(load.concurrency * weights[engine.name] / total, load, self._limit(engine.name))
+            engine.live(running[engine.name], load)
 
     def _weight(self, engine: str) -> float:
         told = [gateway.table.get(f"weight:{engine}") for gateway in self.gateways.values()]
@@ -207,8 +222,23 @@ class ScriptedPool:
         known = [float(share) for share in shares if isinstance(share, int) and share > 0]
         return sum(known) if known and len(known) == len(shares) else None
 
+    def _gateway_samples(self, load: Load) -> tuple[GatewaySample, ...]:
+        self.arrived += load.concurrency / 4.0
+        shares = len(self.gateways) or 1
+        return tuple(
+            GatewaySample(
+                GatewayId(gateway.name),
+                Incarnation(gateway.incarnation),
+                "",
+                requests_queued=self.queued / shares,
+                requests_total=self.arrived / shares,
+            )
+            for gateway in self.gateways.values()
+        )
+
     def _frames(self, load: Load) -> list[Frame]:
         frames = []
+        gateways = self._gateway_samples(load)
         for agent in sorted({engine.agent for engine in self.engines.values()}):
             mine = [engine for engine in self.engines.values() if engine.agent == agent]
             seq = self.seqs.get(agent, 0)
@@ -226,6 +256,7 @@ class ScriptedPool:
                     for engine in mine
                 ),
                 engines=tuple(engine.sample(load) for engine in mine if engine.back_at_s is None),
+                gateways=gateways if agent == "a0" else (),
             )
             self.log.sent.append((frame.agent, frame.boot, frame.pool, frame.seq))
             frames.append(frame)

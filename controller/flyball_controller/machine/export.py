@@ -17,6 +17,9 @@ from flyball_controller.machine.state import PartitionState
 from flyball_core import fencing, frames, inputs, knobs, outputs
 from flyball_core.errors import Rejected
 
+_GZIP = 31
+"""Tells zlib to write the gzip format, whose CRC-32 notices what zlib's own Adler-32 lets pass."""
+
 SCHEMA = 1
 """Raised whenever the meaning of a field of the state changes."""
 
@@ -48,9 +51,7 @@ _DATACLASSES: dict[str, type] = {
         outputs.Verdict,
     )
 }
-_TUPLES: dict[str, Any] = {
-    kind.__name__: kind for kind in (state.FiledFrame, state.Reading, frames.GatewaySample)
-}
+_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (state.FiledFrame, state.Reading, frames.GatewaySample)}
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind
     for kind in (
@@ -67,7 +68,7 @@ _ENUMS: dict[str, type[Enum]] = {
 def export_state(partition: PartitionState) -> bytes:
     """The state as bytes; the same state gives the same bytes."""
     text = json.dumps(_plain(partition), separators=(",", ":"))
-    return zlib.compress(text.encode(), 6)
+    return zlib.compress(text.encode(), 6, wbits=_GZIP)
 
 
 def restore_state(payload: bytes, schema: int) -> PartitionState:
@@ -77,7 +78,7 @@ def restore_state(payload: bytes, schema: int) -> PartitionState:
     if schema < SCHEMA:
         raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {SCHEMA}")
     try:
-        found = _made(json.loads(zlib.decompress(payload)))
+        found = _made(json.loads(zlib.decompress(payload, wbits=_GZIP)))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, RecursionError) as error:
         raise Rejected(f"the state cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, PartitionState):

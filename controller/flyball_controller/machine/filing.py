@@ -57,12 +57,20 @@ _gateway_numbers: Callable[[GatewaySample], Row] = itemgetter(slice(3, None))
 _gpu_numbers: Callable[[GpuSample], Row] = itemgetter(slice(_GPU_TAIL, None))
 _gpu_ratios: Callable[[GpuSample], Row] = itemgetter(slice(_GPU_TAIL, _GPU_TAIL + 3))
 _KV_USED = EngineSample._fields.index("kv_used_ratio")
+_kv_used: Callable[[EngineSample], float | None] = itemgetter(_KV_USED)
+_engine_identity: Callable[[EngineSample], tuple[str, str]] = itemgetter(slice(0, 2))
+_gateway_identity: Callable[[GatewaySample], tuple[str, str]] = itemgetter(slice(0, 2))
 
 
 def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
     """Count a frame as delivered, duplicate, late or rejected, and keep it if a tick may read it."""
     counts = pool.counts
-    if frame.seq < 0 or not (0.0 <= frame.monotonic_s < FURTHEST_S) or not math.isfinite(frame.wall_s) or not frame.boot:
+    if (
+        frame.seq < 0
+        or not (0.0 <= frame.monotonic_s < FURTHEST_S)
+        or not math.isfinite(frame.wall_s)
+        or not frame.boot
+    ):
         pool.count("rejected")
         pool.count("rejected_header")
         return
@@ -161,14 +169,11 @@ def _is_sound(frame: Frame) -> bool:
     )
     if _fault(list(chain.from_iterable(chain.from_iterable(samples)))):
         return False
-    for engine in frame.engines:
-        if not engine.engine or not engine.incarnation or (engine.kv_used_ratio or 0.0) > HIGHEST_RATIO:
-            return False
-    for gpu in frame.gpus:
-        for ratio in _gpu_ratios(gpu):
-            if ratio is not None and ratio > HIGHEST_RATIO:
-                return False
-    return all(gateway.gateway and gateway.incarnation for gateway in frame.gateways)
+    ratios = chain(map(_kv_used, frame.engines), chain.from_iterable(map(_gpu_ratios, frame.gpus)))
+    if max(filter(None, ratios), default=0.0) > HIGHEST_RATIO:
+        return False
+    identities = chain(map(_engine_identity, frame.engines), map(_gateway_identity, frame.gateways))
+    return all(chain.from_iterable(identities))
 
 
 def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
@@ -232,13 +237,13 @@ def _readings(frame: Frame) -> tuple[Reading, ...]:
     readings = []
     for engine, ranks in engines.items():
         first = ranks[0]
-        row, source = _engine_core(first), str(first.incarnation)
+        row, source, gpus = _engine_core(first), str(first.incarnation), first.gpus
         if len(ranks) > 1 or first.rank:
             # A sum over other ranks than before is another counter: no rate spans the two.
             source += f"/{','.join(str(rank.rank) for rank in ranks)}"
             for other in ranks[1:]:
-                row = _joined(row, _engine_core(other))
-        seen = [ratio for rank in ranks for gpu in rank.gpus if (ratio := bandwidth.get(gpu)) is not None]
+                row, gpus = _joined(row, _engine_core(other)), gpus + other.gpus
+        seen = [ratio for gpu in gpus if (ratio := bandwidth.get(gpu)) is not None]
         hbm_ratio = sum(seen) / len(seen) if seen else None
         readings.append(Reading(engine, source, len(ranks), first.variant, row, hbm_ratio))
     return tuple(readings)

@@ -8,12 +8,13 @@ raises risk; backing off is always allowed, within bounds and slew.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flyball_controller.machine.state import SERVING, EngineState, PoolState
 from flyball_core.inputs import Proposal, TargetKind
 from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import Verdict
-from flyball_policies.document import KnobRule, PolicyDocument
+from flyball_policies.document import KnobRule, PolicyDocument, WeightsRule
 from flyball_policies.seam import WEIGHT
 
 ACCEPTED = "accepted"
@@ -53,7 +54,11 @@ class Rails:
 
 def weight_spec(document: PolicyDocument) -> KnobSpec:
     """The routing weight as a knob."""
-    rule = document.weights
+    return _weight_spec(document.weights)
+
+
+@lru_cache(maxsize=64)
+def _weight_spec(rule: WeightsRule) -> KnobSpec:
     return KnobSpec(
         name=WEIGHT,
         knob_class=KnobClass.ROUTING,
@@ -136,6 +141,8 @@ def judge(pool: PoolState, proposals: list[Proposal], rails: Rails) -> Ruling:
     for proposal in proposals:
         where = f"{proposal.target}/{proposal.knob}"
         verdict = _rule(pool, proposal, rails, restarts)
+        if verdict.rule == "unknown":
+            where = f"{proposal.policy} unknown"  # once for each policy: there is no end to names that are none
         if verdict.allowed is not None and where in moved:
             verdict = _stop(
                 proposal, verdict.before, "one_change", "another change of this knob was accepted this tick"
@@ -189,6 +196,8 @@ def _invalid(spec: KnobSpec, value: Value) -> str:
 
 def override_for(pool: PoolState, engine: str, knob: str) -> str | None:
     """The id of the override that pins this knob: the engine's own before the pool's."""
+    if not pool.overrides:
+        return None
     for target in (engine, ""):
         for override_id in sorted(pool.overrides):
             override = pool.overrides[override_id]

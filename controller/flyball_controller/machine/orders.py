@@ -25,8 +25,6 @@ from flyball_core.inputs import (
     OverrideClear,
     OverrideSet,
     PolicyText,
-    Proposal,
-    SlowProposal,
     TargetKind,
 )
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Setting
@@ -38,12 +36,8 @@ FIRST_BACKOFF_S = 5.0
 LONGEST_BACKOFF_S = 300.0
 MAX_OVERRIDES = 256
 INTENTS_OUT_OF_DATE = "intents_out_of_date"
-LARGEST_NUMBER = 2**62
-"""No knob is set to a number of this size; below it, every whole number can be sent."""
 MAX_GATEWAYS = 256
 MAX_GRANTS = 256
-MAX_SLOW_TRIPS = 3
-"""Times a policy may fail in a row before it is quarantined."""
 
 
 @lru_cache(maxsize=64)
@@ -153,59 +147,6 @@ def take_grant(pool: PoolState, body: Grant) -> None:
         pool.grants[body.name] = (body.amount, body.expires_wall_s)
 
 
-def take_slow_proposal(pool: PoolState, body: SlowProposal, recorder: Recorder) -> None:
-    """The answer of a policy outside `step`: used at the next tick if it answers the last snapshot."""
-    if body.tick_revision != pool.slow_revision or body.policy not in pool.slow_due:
-        pool.count("proposal_out_of_date")  # or a copy, or of a policy that nobody asked
-        return
-    pool.slow_due.remove(body.policy)
-    proposals = list(body.proposals[:MAX_OVERRIDES])
-    fault = body.missed or proposals_fault(body.policy, proposals)
-    if fault:
-        trip(pool, body.policy, fault, recorder)
-    else:
-        pool.trips.pop(body.policy, None)
-        pool.slow[body.policy] = proposals
-
-
-def proposals_fault(policy: str, proposals: list[Proposal]) -> str:
-    """Why these cannot be proposals of this policy; empty if they can. What is sound may still be refused."""
-    for proposal in proposals:
-        if not isinstance(proposal, Proposal):
-            return f"proposed a {type(proposal).__name__}"
-        value, words = proposal.value, (proposal.target, proposal.knob, proposal.reason)
-        if proposal.policy != policy:
-            return f"proposed in the name of {proposal.policy!r}"
-        if not isinstance(value, (bool, int, float, str)) or not all(isinstance(word, str) for word in words):
-            return f"proposed {value!a} for {proposal.knob!a} of {proposal.target!a}"
-        if not _sendable("".join(words) + str(value)):
-            return f"proposed what is no text for {proposal.knob!a} of {proposal.target!a}"
-        if not isinstance(value, (bool, str)) and not abs(value) < LARGEST_NUMBER:
-            return f"proposed {value} for {proposal.knob} of {proposal.target}"
-        if not 0.0 <= proposal.propensity <= 1.0:
-            return f"proposed with a propensity of {proposal.propensity}"
-    return ""
-
-
-def _sendable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def trip(pool: PoolState, policy: str, why: str, recorder: Recorder) -> None:
-    """A policy failed: count it, and quarantine the policy when it has failed too often."""
-    pool.count("policy_trips")
-    pool.trips[policy] = pool.trips.get(policy, 0) + 1
-    if pool.trips[policy] >= MAX_SLOW_TRIPS and policy not in pool.quarantined:
-        pool.quarantined[policy] = why
-        recorder.note(
-            RecordKind.ALARM, recorder.decision, f"policy {policy} is quarantined until an operator resets it: {why}"
-        )
-
-
 def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float) -> None:
     """A receiver came, came back, or left."""
     known: Mapping[str, object] = pool.gateways if body.kind is TargetKind.GATEWAY else pool.engines
@@ -219,6 +160,8 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
         if body.attached:
             _reconcile(gateway.holding, body, restarted=gateway.incarnation != body.incarnation)
             gateway.incarnation = body.incarnation
+            if _difference(_told(pool, body), body.effective):
+                gateway.holding.must_publish = True  # it has eased since: a table has no way to be led
         return
     engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
@@ -233,6 +176,7 @@ def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> Non
     variant = body.effective.get(VARIANT)
     if isinstance(variant, str):
         engine.variant = variant
+    eased = frozenset() if restarted else _eased(engine, body)
     for name, knob in engine.knobs.items():
         if name in engine.wanted and knob.refuse(engine.wanted[name]) is not None:
             del engine.wanted[name]  # its bounds are others than before
@@ -240,6 +184,8 @@ def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> Non
         # What it holds is what it is wanted to hold, until somebody wants otherwise.
         if knob.knob_class is not KnobClass.RESTART and held is not None and knob.refuse(held) is None:
             engine.wanted.setdefault(name, held)
+            if name in eased:
+                engine.wanted[name] = held
     for name in [name for name in engine.wanted if name not in engine.knobs]:
         del engine.wanted[name]
     _reconcile(engine.holding, body, restarted=restarted)
@@ -251,6 +197,17 @@ def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> Non
             )
         else:
             recorder.note(RecordKind.ALARM, recorder.decision, f"{engine.engine} restarted", target=engine.engine)
+
+
+def _eased(engine: EngineState, body: Attach) -> frozenset[str]:
+    """What the engine holds otherwise than it was last told, though it took that: it has eased since.
+
+    The guard leads those knobs from where they are; told again outright, they would jump.
+    """
+    if engine.published is None or body.held is None or body.held != engine.holding.version:
+        return frozenset()
+    told = engine.published.values
+    return frozenset(name for name, value in told.items() if name in body.effective and body.effective[name] != value)
 
 
 def _reconcile(holding: Holding, body: Attach, *, restarted: bool) -> None:
@@ -318,7 +275,7 @@ def _decision(pool: PoolState, body: Ack) -> str:
     return table.decision if table is not None else ""
 
 
-def _told(pool: PoolState, body: Ack) -> Setting:
+def _told(pool: PoolState, body: Ack | Attach) -> Setting:
     if body.kind is TargetKind.ENGINE:
         directive = pool.engines[body.target].published
         return directive.values if directive is not None else {}

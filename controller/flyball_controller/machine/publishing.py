@@ -222,10 +222,10 @@ def _in_flight_cap(engine: EngineState) -> int:
     wanted, held = engine.wanted.get(BATCH_CAP), engine.holding.effective.get(BATCH_CAP)
     if not isinstance(wanted, int):
         return 0
+    if not isinstance(held, int) or wanted <= held:
+        return wanted
     spec = engine.knobs.get(BATCH_CAP)
-    if spec is not None and spec.knob_class is KnobClass.LIVE and isinstance(held, int):
-        return min(wanted, held)
-    return wanted
+    return held if spec is not None and spec.knob_class is KnobClass.LIVE else wanted
 
 
 def share(cap: int, place: int, count: int) -> int:

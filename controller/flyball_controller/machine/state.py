@@ -283,5 +283,5 @@ class PartitionState:
         self.counts[what] = self.counts.get(what, 0) + 1
 
     def version(self, revision: int) -> Version:
-        """The version of what is decided at this input under the claim in force."""
-        return Version(log_id=self.log_id, partition=self.partition, epoch=self.epoch, revision=revision)
+        """The version of what is decided at this input under the claim in force; epoch 0 before any."""
+        return Version(log_id=self.log_id, partition=self.partition, epoch=max(self.epoch, 0), revision=revision)

@@ -7,7 +7,7 @@ that claim's first tick, so a new owner publishes nothing before it has decided 
 import math
 import zlib
 
-from flyball_controller.machine import orders
+from flyball_controller.machine import answers, orders
 from flyball_controller.machine.filing import file_frame
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import Seams
@@ -108,7 +108,7 @@ def _take_order(state: PartitionState, offset: int, body: object) -> None:
     elif isinstance(body, Grant):
         orders.take_grant(pool, body)
     else:
-        orders.take_slow_proposal(pool, body, recorder)
+        answers.take_slow_proposal(pool, body, recorder)
 
 
 def _take_tick(state: PartitionState, offset: int, body: Tick, seams: Seams) -> list[Output]:

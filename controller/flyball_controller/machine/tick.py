@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Iterator
+from types import MappingProxyType
 
 import numpy as np
 
 from flyball_controller.machine import relaunch
+from flyball_controller.machine.answers import ask, trip
 from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
 from flyball_controller.machine.filing import release_frames
-from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, bounds_of, judge, lead_in
-from flyball_controller.machine.orders import document_of, proposals_fault, trip
+from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, judge, lead_in
+from flyball_controller.machine.knob_table import KnobTable, held
+from flyball_controller.machine.orders import document_of
 from flyball_controller.machine.publishing import directive_key, heartbeat_key, publish, table_key, withdraw
-from flyball_controller.machine.records import Recorder
+from flyball_controller.machine.records import Recorder, pages
 from flyball_controller.machine.seams import PolicySlot, Seams
-from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
+from flyball_controller.machine.state import Holding, OutcomeDue, PartitionState, PoolState
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Mode, Proposal, TargetKind
-from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec
+from flyball_core.knobs import KnobClass
 from flyball_core.outputs import (
     Directive,
     Heartbeat,
@@ -28,19 +31,18 @@ from flyball_core.outputs import (
     Tombstone,
     Verdict,
 )
-from flyball_policies.document import PolicyDocument
-from flyball_policies.seam import WEIGHT, Column, PoolView
+from flyball_policies.seam import WEIGHT, PoolView
 
 OUTCOME_AFTER_S = 30.0
 MAX_OUTCOMES = 64
+MAX_SAID = 16
+"""Most changes that the summary of an outcome names."""
 
 GONE_AFTER_S = 600.0
 """A target that left, or that nobody heard of, for this long is forgotten."""
 
 MIX_FEATURE = "context_tokens"
 """The feature whose logarithm the change detector watches: it hardly moves with load."""
-
-_NUMERIC = (KnobKind.INTEGER, KnobKind.REAL)
 
 _OUTCOME_FEATURES = ("tpot_s", "ttft_s", "kv_used_max", "gen_tokens_per_s", "running", "waiting", "queued", "hbm_ratio")
 
@@ -65,7 +67,8 @@ def run_tick(
     if pool.mode is not Mode.OBSERVE:
         if not pool.paused:
             relaunch.advance(pool, measured, rails, recorder)
-        view = view_of(pool, measured, document, now_s)
+        table = seams.knob_table(pool.pool, measured.engines, document)
+        view = view_of(pool, measured, table, now_s)
         ruling = judge(pool, _proposals(pool, view, seams, recorder), rails)
         _apply(pool, ruling, rails, recorder)
         outputs.extend(_snapshot(pool, view, seams, revision))
@@ -155,58 +158,29 @@ def _long_gone(gone_s: float | None, now_s: float) -> bool:
     return gone_s is not None and now_s - gone_s >= GONE_AFTER_S
 
 
-def _held(engines: tuple[EngineState, ...], specs: list[KnobSpec | None], knob: str) -> Column:
-    """What each engine is wanted to hold of a knob; NaN where it has no such number."""
-    wanted = [None if spec is None else engine.wanted.get(knob) for engine, spec in zip(engines, specs, strict=True)]
-    return np.array([math.nan if value is None or isinstance(value, str) else value for value in wanted], dtype=float)
-
-
-def _limits(specs: list[KnobSpec | None], document: PolicyDocument) -> tuple[Column, Column]:
-    """The bounds of one knob by engine; worked out once for all engines that say the same of it."""
-    known: dict[tuple[bool, float | None, float | None], tuple[float, float]] = {}
-    rows = []
-    for spec in specs:
-        if spec is None:
-            rows.append((math.nan, math.nan))
-            continue
-        own = (spec.kind is KnobKind.INTEGER, spec.minimum, spec.maximum)
-        limits = known.get(own)
-        if limits is None:
-            limits = known[own] = bounds_of(spec, document)
-        rows.append(limits)
-    bounds = np.array(rows, dtype=float).reshape(len(specs), 2)
-    return bounds[:, 0], bounds[:, 1]
-
-
-def view_of(pool: PoolState, measured: Measured, document: PolicyDocument, now_s: float) -> PoolView:
+def view_of(pool: PoolState, measured: Measured, table: KnobTable, now_s: float) -> PoolView:
     """The pool as policies see it."""
     engines = measured.engines
-    settings: dict[str, Column] = {}
-    floors: dict[str, Column] = {}
-    ceilings: dict[str, Column] = {}
-    for knob in sorted(set().union(*[engine.knobs for engine in engines])):
-        specs = [engine.knobs.get(knob) for engine in engines]
-        if not any(spec is not None and spec.kind in _NUMERIC for spec in specs):
-            continue
-        settings[knob] = _held(engines, specs, knob)
-        floors[knob], ceilings[knob] = _limits(specs, document)
+    settings = {knob: held(engines, knob) for knob in table.floors}
     settings[WEIGHT] = np.array([float(engine.weight) for engine in engines])
+    for column in (measured.usable, *measured.columns.values(), *settings.values()):
+        column.flags.writeable = False  # what one policy does to its view must not reach the next
     return PoolView(
         pool=pool.pool,
         time_s=now_s,
         regime=pool.regime.name,
         confidence=pool.regime.confidence,
         regime_age_s=now_s - pool.regime.since_s,
-        engines=tuple(engine.engine for engine in engines),
-        variants=tuple(engine.variant for engine in engines),
-        choices=tuple(spec.choices if (spec := engine.knobs.get(VARIANT)) is not None else () for engine in engines),
+        engines=tuple([engine.engine for engine in engines]),
+        variants=tuple([engine.variant for engine in engines]),
+        choices=table.choices,
         usable=measured.usable,
-        columns=measured.columns,
-        settings=settings,
-        floors=floors,
-        ceilings=ceilings,
-        features=dict(pool.features),
-        document=document,
+        columns=MappingProxyType(measured.columns),
+        settings=MappingProxyType(settings),
+        floors=MappingProxyType(table.floors),
+        ceilings=MappingProxyType(table.ceilings),
+        features=MappingProxyType(dict(pool.features)),
+        document=table.document,
     )
 
 
@@ -259,11 +233,7 @@ def _ask(pool: PoolState, view: PoolView, slot: PolicySlot, recorder: Recorder) 
         if policy is None or policy.name in pool.quarantined:
             continue
         name = policy.name
-        try:
-            proposals = list(policy.propose(view, pool.memory.setdefault(name, {})))
-            fault = proposals_fault(name, proposals)
-        except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises is data here
-            fault = f"{type(error).__name__}: {error}"
+        proposals, fault = ask(policy, view, pool.memory.setdefault(name, {}))
         if not fault:
             pool.trips.pop(name, None)
             return proposals
@@ -314,15 +284,30 @@ def _record(
         return
     said = [f"regime {shifted} -> {pool.regime.name}"] if shifted else []
     verb = "" if pool.mode is Mode.CONTROL else "would set "
-    said += [f"{verb}{v.proposal.target} {v.proposal.knob} {v.before} -> {v.allowed}" for v in accepted]
-    said += [f"stopped {v.proposal.target} {v.proposal.knob} {v.proposal.value} by {v.rule}" for v in ruling.stopped]
-    summary = "; ".join(said) or f"told {len(keys)} receivers"
-    recorder.note(
-        RecordKind.DECISION, recorder.decision, summary, features=pool.features, verdicts=verdicts, published=keys
-    )
+    for some, told_keys in pages(verdicts, keys):
+        said += [_said(verdict, verb) for verdict in some]
+        recorder.note(
+            RecordKind.DECISION,
+            recorder.decision,
+            "; ".join(said) or f"told {len(told_keys)} receivers",
+            features=pool.features,
+            verdicts=some,
+            published=told_keys,
+        )
+        said = []
     if accepted and pool.mode is Mode.CONTROL and len(pool.outcomes) < MAX_OUTCOMES:
         kept = {name: pool.features[name] for name in _OUTCOME_FEATURES if name in pool.features}
+        summary = "; ".join([_said(verdict, verb) for verdict in accepted[:MAX_SAID]])
+        if len(accepted) > MAX_SAID:
+            summary += f"; and {len(accepted) - MAX_SAID} more"
         pool.outcomes.append(OutcomeDue(recorder.decision, now_s + OUTCOME_AFTER_S, summary, kept))
+
+
+def _said(verdict: Verdict, verb: str) -> str:
+    where = f"{verdict.proposal.target} {verdict.proposal.knob}"
+    if verdict.allowed is None:
+        return f"stopped {where} {verdict.proposal.value} by {verdict.rule}"
+    return f"{verb}{where} {verdict.before} -> {verdict.allowed}"
 
 
 def _first_advised(pool: PoolState, accepted: tuple[Verdict, ...]) -> tuple[Verdict, ...]:

@@ -247,7 +247,7 @@ def _read_decision(m: pb.DecisionRecord) -> DecisionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointPart:
-    """One part of an exported state, as stored; `crc` is over the whole payload of all parts."""
+    """One part of an exported state, as stored; `crc` is over its place and the whole payload of all parts."""
 
     schema: int
     log_id: LogId

@@ -524,7 +524,7 @@ class Checkpoint(google.protobuf.message.Message):
     part: builtins.int
     parts: builtins.int
     crc: builtins.int
-    """CRC-32 over the whole payload"""
+    """CRC-32 over "log_id/partition/epoch/revision" and the whole payload"""
     payload: builtins.bytes
     def __init__(
         self,
