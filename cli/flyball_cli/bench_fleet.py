@@ -29,7 +29,6 @@ lanes:
 knobs:
   max_active_requests: {min: 4, max: 256}
 weights: {min: 8, max: 256, nominal: 128, period: 5s}
-guard: {raise_dwell: 10s, changes_per_hour: 5000}
 """
 
 KNOBS = (
