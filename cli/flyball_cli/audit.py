@@ -5,7 +5,7 @@ nothing and words nothing.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flyball_core.errors import Rejected
 from flyball_core.fencing import Fence
@@ -35,13 +35,23 @@ class Story:
     def take(self, record: DecisionRecord) -> None:
         """Put a record in its place."""
         if record.kind is RecordKind.DECISION:
-            self.record = record
+            self.record = record if self.record is None else _joined(self.record, record)
         elif record.kind is RecordKind.OUTCOME:
             self.outcome = record
         elif record.kind is RecordKind.ACK:
             self.acks.append(record)
         else:
             self.others.append(record)
+
+
+def _joined(first: DecisionRecord, more: DecisionRecord) -> DecisionRecord:
+    """One decision of two records: what does not fit one is continued in the next."""
+    return replace(
+        first,
+        summary=f"{first.summary}; {more.summary}",
+        verdicts=first.verdicts + more.verdicts,
+        published=first.published + more.published,
+    )
 
 
 @dataclass(slots=True)

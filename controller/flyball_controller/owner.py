@@ -47,8 +47,8 @@ class Owned:
     old_checkpoints: tuple[bytes, ...] = ()
     checkpoints: int = 0
     intent_s: float = 0.0
-    snapshots: list[Snapshot] = field(default_factory=list)
-    """What policies outside `step` were asked and nobody took yet."""
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    """By pool, what policies outside `step` were last asked; an older question is not worth an answer."""
     unpublished: list[tuple[Topic, Entry]] = field(default_factory=list)
     """What the log did not take yet; it is offered again before anything later."""
 
@@ -142,7 +142,7 @@ class Owner:
             elif isinstance(output, CheckpointDue):
                 publications.extend(self._checkpoint(owned, output.revision))
             elif isinstance(output, Snapshot):
-                owned.snapshots.append(output)
+                owned.snapshots[output.pool] = output
         return publications
 
     def _checkpoint(self, owned: Owned, revision: int) -> list[tuple[Topic, Entry]]:

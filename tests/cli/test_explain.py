@@ -1,10 +1,14 @@
 """`flyball explain`: an engine, a gateway, a decision."""
 
+import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cli_calls import Answer, installed
+from flyball_cli.audit import Audit, Story, read_audit
+from flyball_log import open_log
 from recorded_logs import ENGINES, GATEWAY, SLOW
 
 Flyball = Callable[..., Answer]
@@ -132,3 +136,25 @@ def test_the_installed_command_explains(recorded: Path) -> None:
 
     assert SLOW == json.loads(answer.out)["name"]
     assert (2, 1) == (nothing.code, len(nothing.err.splitlines()))
+
+
+def test_a_decision_of_several_records_is_one(recorded: Path) -> None:
+    """What was continued in a second record is told as one decision."""
+
+    async def read() -> Audit:
+        log = await open_log(str(recorded), read_only=True)
+        try:
+            return await read_audit(log)
+        finally:
+            await log.close()
+
+    record = next(story.record for story in asyncio.run(read()).decisions("chat") if story.record)
+    story = Story(record.decision)
+
+    story.take(record)
+    story.take(replace(record, summary="and more"))
+
+    assert story.record is not None
+    assert f"{record.summary}; and more" == story.record.summary
+    assert record.verdicts * 2 == story.record.verdicts
+    assert record.published * 2 == story.record.published

@@ -1,10 +1,12 @@
 """Kernel choice made real: drain, relaunch, warm, watch; and every way in which that can go wrong."""
 
+import pytest
+
 from flyball_controller.machine import Seams
 from flyball_controller.machine.relaunch import LEAST_DRAIN_S
 from flyball_controller.machine.seams import PolicySlot
 from flyball_controller.machine.state import DRAINING, RELAUNCHING, SERVING, WARMING, EngineState, PoolState
-from flyball_core.inputs import Order, Proposal, TargetKind
+from flyball_core.inputs import Mode, Order, Proposal, TargetKind
 from flyball_core.knobs import VARIANT
 from flyball_core.outputs import Directive, RecordKind
 from flyball_policies.seam import Memory, PoolView
@@ -253,3 +255,22 @@ def test_an_engine_gone_for_good_ends_its_change() -> None:
     pool.second()
 
     assert [] == machine(pool).relaunches
+
+
+@pytest.mark.parametrize("mode", [Mode.ADVISE, Mode.OBSERVE])
+def test_a_relaunch_under_way_is_ended_in_any_mode(mode: Mode) -> None:
+    """An operator who takes control away in the middle does not leave an engine without work."""
+    pool, chooser = pool_of()
+    chooser.wanted = {"e0-0": "splitkv"}
+    pool.run(6)
+    assert DRAINING == engine_of(pool).phase or RELAUNCHING == engine_of(pool).phase
+    pool.put(Order(pool=POOL, author="op", mode=mode))
+    chooser.wanted = {"e0-1": "splitkv"}
+    pool.run(60)
+
+    assert SERVING == engine_of(pool).phase
+    assert 128 == pool.gateways["gw0"].table["weight:e0-0"]
+    assert "graphs" == pool.engines["e0-1"].setting[VARIANT]
+    told = len(pool.log.told("e0-1"))
+    pool.run(30)
+    assert told == len(pool.log.told("e0-1"))

@@ -19,7 +19,6 @@ from flyball_controller.machine.state import (
 )
 from flyball_core.fencing import Version
 from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
-from flyball_core.inputs import Mode
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Value
 from flyball_core.outputs import Directive, LaneRule, Output, Route, RoutingTable, Tombstone
 from flyball_policies.document import PolicyDocument
@@ -48,9 +47,7 @@ def heartbeat_key(pool: str, epoch: int) -> str:
 def publish(
     pool: PoolState, document: PolicyDocument, version: Version, decision: str, now_s: float, *, takeover: bool
 ) -> list[Output]:
-    """What this tick tells receivers; in `control` only. `takeover`: everything, under the new epoch."""
-    if pool.mode is not Mode.CONTROL:
-        return []
+    """What this tick tells receivers. `takeover`: everything, under the new epoch."""
     outputs: list[Output] = []
     for gateway in _attached_gateways(pool):
         outputs.extend(_table(pool, gateway, document, version, decision, now_s, takeover=takeover))

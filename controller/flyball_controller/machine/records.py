@@ -9,7 +9,6 @@ from flyball_core.inputs import TargetKind
 from flyball_core.knobs import Setting
 from flyball_core.outputs import DecisionRecord, RecordKind, Verdict
 
-
 PAGE_BYTES = 160 * 1024
 """Most that verdicts and keys take up in one record; the log takes records of 256 KiB."""
 
@@ -20,7 +19,8 @@ def pages(verdicts: Sequence[Verdict], keys: Sequence[str]) -> list[Page]:
     """Verdicts and published keys shared out over as many records as they need; always at least one."""
     made: list[tuple[list[Verdict], list[str]]] = [([], [])]
     left = PAGE_BYTES
-    for item in (*verdicts, *keys):
+    items: list[Verdict | str] = [*verdicts, *keys]
+    for item in items:
         size = _most_bytes(item)
         if size > left and left < PAGE_BYTES:
             made.append(([], []))

@@ -21,6 +21,7 @@ from flyball_controller.machine.state import (
     PoolState,
     Relaunch,
 )
+from flyball_core.inputs import Mode
 from flyball_core.knobs import VARIANT
 from flyball_core.outputs import RecordKind
 
@@ -63,7 +64,9 @@ def advance(pool: PoolState, measured: Measured, rails: Rails, recorder: Recorde
             _relaunch(pool, change, engine, rails, recorder)
         else:
             _warm(pool, change, engine, rails, recorder)
-    if pool.canary is not None and rails.now_s >= pool.canary.until_s:
+    if pool.mode is not Mode.CONTROL:
+        pool.canary = None  # what a canary's failure asks for is not done in other modes
+    elif pool.canary is not None and rails.now_s >= pool.canary.until_s:
         _judge_canary(pool, pool.canary, measured, rails, recorder)
 
 

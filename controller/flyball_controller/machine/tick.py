@@ -64,15 +64,18 @@ def run_tick(
     for engine in pool.engines.values():
         engine.weight = engine.weight or document.weights.nominal
     ruling = Ruling((), ())
+    # A relaunch begun in control is brought to its end in any mode: half way, the engine serves nobody.
+    governing = pool.mode is Mode.CONTROL or bool(pool.relaunches) or pool.canary is not None
+    if governing and not pool.paused:
+        relaunch.advance(pool, measured, rails, recorder)
     if pool.mode is not Mode.OBSERVE:
-        if not pool.paused:
-            relaunch.advance(pool, measured, rails, recorder)
         table = seams.knob_table(pool.pool, measured.engines, document)
         view = view_of(pool, measured, table, now_s)
         ruling = judge(pool, _proposals(pool, view, seams, recorder), rails)
         _apply(pool, ruling, rails, recorder)
         outputs.extend(_snapshot(pool, view, seams, revision))
-    told = publish(pool, document, partition.version(revision), recorder.decision, now_s, takeover=takeover)
+    version = partition.version(revision)
+    told = publish(pool, document, version, recorder.decision, now_s, takeover=takeover) if governing else []
     _record(pool, ruling, told, recorder, now_s, shifted=shifted)
     _outcomes(pool, recorder, now_s)
     outputs.extend(told)
