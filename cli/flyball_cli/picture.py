@@ -38,10 +38,10 @@ def draw(result: DemoResult, path: Path) -> None:
     _attainment(axes[0], result)
     _pressure(axes[1], result)
     _knob(axes[2], result, BATCH_CAP, "batch cap\n(requests)", log=True)
-    axes[2].legend(loc="lower left", fontsize=8, ncols=4, frameon=False)
     _knob(axes[3], result, TOKEN_BUDGET, "token budget\n(tokens a step)", log=True)
     _knob(axes[4], result, WEIGHT, "routing weight\n(0 to 256)", log=False)
     _relaunches(axes[4], result)
+    axes[3].legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
     axes[4].set_xlabel("virtual time (s)")
     scores = {name: fleet.score for name, fleet in result.fleets.items()}
     figure.suptitle(
