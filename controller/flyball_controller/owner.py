@@ -5,7 +5,7 @@ loop in life and a simulator in virtual time. It cannot reach an engine: that is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
 from flyball_controller.machine import PartitionState, Seams, step
@@ -23,11 +23,16 @@ from flyball_core.outputs import (
     Snapshot,
     TickRecord,
     Tombstone,
+    compacted_key,
 )
 from flyball_log.interface import Entry, Log, Topic
-from flyball_proto.codec import decode_input, directive_key, encode_audit, encode_directive, encode_input
+from flyball_log.limits import MAX_KEY_BYTES, MAX_RECORD_BYTES
+from flyball_proto.codec import decode_input, encode_audit, encode_directive, encode_input
 
 READ_AT_ONCE = 500
+
+MOST_AUDIT_BYTES = MAX_RECORD_BYTES - MAX_KEY_BYTES
+SHORT_SUMMARY = 1_000
 
 INTENT_EVERY_S = 6 * 3600.0
 """How often the standing orders are repeated: a quarter of a retention of a day."""
@@ -56,12 +61,21 @@ class Owned:
 def publication(output: Output) -> tuple[Topic, Entry] | None:
     """Where an output goes and as what; None for what stays in the process."""
     if isinstance(output, (DecisionRecord, TickRecord)):
-        return Topic.DECISIONS, Entry(output.pool.encode(), encode_audit(output))
+        return Topic.DECISIONS, Entry(output.pool.encode(), _audit(output))
     if isinstance(output, (Directive, RoutingTable, Heartbeat)):
-        return Topic.DIRECTIVES, Entry(directive_key(output).encode(), encode_directive(output))
+        return Topic.DIRECTIVES, Entry(compacted_key(output).encode(), encode_directive(output))
     if isinstance(output, Tombstone):
         return Topic.DIRECTIVES, Entry(output.key.encode(), None)
     return None
+
+
+def _audit(output: DecisionRecord | TickRecord) -> bytes:
+    """The record's bytes; of one that quotes more than the log takes, its beginning and how long it was."""
+    value = encode_audit(output)
+    if len(value) <= MOST_AUDIT_BYTES or isinstance(output, TickRecord):
+        return value
+    summary = f"{output.summary[:SHORT_SUMMARY]} (cut short: {len(value)} bytes in all)"
+    return encode_audit(replace(output, summary=summary, verdicts=(), published=(), effective={}))
 
 
 class Owner:

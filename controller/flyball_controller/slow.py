@@ -3,21 +3,29 @@
 Each has a deadline. What it answered by then goes into the inputs as a `SlowProposal`; a
 miss, with its reason, does so too, because replay must know it. It never makes the owner
 wait: a policy works in a thread of its own, gets nothing new until it has ended, and is
-left behind if it never does. It appends nothing itself.
+left behind if it never does. `SlowRunner` only answers; `SlowDesk` carries snapshots in and
+answers to the log.
 """
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 
 from flyball_controller.machine.answers import ask
+from flyball_core.errors import FlyballError
 from flyball_core.inputs import Proposal, SlowProposal
 from flyball_core.outputs import Snapshot
+from flyball_log.interface import Entry, Log, Topic
+from flyball_log.limits import MAX_KEY_BYTES, MAX_RECORD_BYTES
 from flyball_policies.seam import Memory, Policy, PoolView
+from flyball_proto.codec import encode_input
 
 DEADLINE_S = 0.2
 """How long a policy may take for one snapshot."""
+
+MOST_BYTES = MAX_RECORD_BYTES - MAX_KEY_BYTES
+"""How long an answer may be."""
 
 _Outcome = tuple[list[Proposal], str]
 
@@ -79,6 +87,43 @@ class SlowRunner:
         # A daemon: one that never ends must not keep the process from ending.
         threading.Thread(target=work, name=f"slow-{policy.name}", daemon=True).start()
         return done
+
+
+class SlowDesk:
+    """Brings an owner's snapshots to a runner and its answers into the inputs, beside the owner's loop."""
+
+    def __init__(self, log: Log, runner: SlowRunner) -> None:
+        self._log = log
+        self._runner = runner
+        self._under_way: set[asyncio.Task[None]] = set()
+        self.lost = 0
+        """Answers that the log did not take. Nobody waits for them: the next tick asks anew."""
+
+    def take(self, snapshots: MutableMapping[str, Snapshot]) -> None:
+        """Empty an owner's snapshots and begin on them; returns at once."""
+        for pool in sorted(snapshots):
+            task = asyncio.get_running_loop().create_task(self._answer(snapshots.pop(pool)))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def settled(self) -> None:
+        """Wait until everything begun is answered, which takes no longer than the deadline."""
+        await asyncio.gather(*self._under_way)
+
+    async def _answer(self, snapshot: Snapshot) -> None:
+        answers = await self._runner.answer(snapshot)
+        entries = [Entry(snapshot.pool.encode(), _written(answer, snapshot)) for answer in answers]
+        try:
+            await self._log.append(Topic.INPUTS, self._log.partition_of(snapshot.pool), entries)
+        except FlyballError:  # whatever ails the log, its owner meets and reports it
+            self.lost += len(answers)
+
+
+def _written(answer: SlowProposal, snapshot: Snapshot) -> bytes:
+    value = encode_input(answer)
+    if len(value) <= MOST_BYTES:
+        return value
+    return encode_input(_missed(snapshot, answer.policy, f"answered in {len(value)} bytes; {MOST_BYTES} are taken"))
 
 
 def _missed(snapshot: Snapshot, name: str, why: str) -> SlowProposal:

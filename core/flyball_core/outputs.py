@@ -69,6 +69,19 @@ class Heartbeat:
     hold_s: float
 
 
+def compacted_key(output: Directive | RoutingTable | Heartbeat) -> str:
+    """The key under which a compacted topic keeps this output.
+
+    It carries the epoch: compaction keeps the last record of a key, and a frozen owner's last
+    must not displace its successor's.
+    """
+    if isinstance(output, Directive):
+        return f"directive/{output.pool}/{output.engine}/{output.version.epoch}"
+    if isinstance(output, RoutingTable):
+        return f"table/{output.pool}/{output.gateway}/{output.version.epoch}"
+    return f"heartbeat/{output.pool}/{output.version.epoch}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tombstone:
     """A compacted key of an older epoch, or of a target that is gone, has no record any more."""

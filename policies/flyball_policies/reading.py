@@ -29,6 +29,10 @@ from flyball_policies.document import (
 MAX_BYTES = 64 * 1024
 """Largest document taken."""
 
+MAX_LANES = 64
+MAX_NAME = 200
+"""Longest name of a lane, in characters."""
+
 LONGEST_S = 366 * 86_400.0
 """Longest duration taken."""
 
@@ -190,10 +194,13 @@ def _lanes(reader: DocumentReader, node: yaml.Node) -> tuple[Lane, ...]:
         "end_to_end": ("end_to_end_s", reader.duration),
         "longest_wait": ("longest_wait_s", reader.duration),
     }
-    return tuple(
-        Lane(name=name, **reader.section(value, f"lane {name!r}", fields))
-        for name, _, value in reader.items(node, "lanes")
-    )
+    items = reader.items(node, "lanes")
+    if len(items) > MAX_LANES:
+        raise reader.wrong(node, f"{len(items)} lanes; a gateway's table has room for {MAX_LANES}")
+    for name, key_node, _ in items:
+        if not 0 < len(name) <= MAX_NAME:
+            raise reader.wrong(key_node, f"the name of a lane has 1 to {MAX_NAME} characters, not {len(name)}")
+    return tuple(Lane(name=name, **reader.section(value, f"lane {name!r}", fields)) for name, _, value in items)
 
 
 def _knobs(reader: DocumentReader, node: yaml.Node) -> Mapping[str, KnobRule]:

@@ -8,9 +8,8 @@ from flyball_controller.machine.publishing import WAIT_FOR_GATEWAYS_S, share
 from flyball_controller.machine.seams import PolicySlot
 from flyball_core.inputs import Ack, AckStatus, Attach, Mode, Order, Proposal, TargetKind
 from flyball_core.knobs import BATCH_CAP
-from flyball_core.outputs import Directive, Heartbeat, Output, RoutingTable, Tombstone
+from flyball_core.outputs import Directive, Heartbeat, Output, RoutingTable, Tombstone, compacted_key
 from flyball_policies.seam import Memory, PoolView
-from flyball_proto.codec import directive_key
 from harness.invariants import check_events
 from harness.scripted_engine import POOL
 from harness.scripted_pool import Message, ScriptedPool, scripted_pool
@@ -192,7 +191,7 @@ class TestTakeover:
         for i, output in enumerate(outputs):
             if isinstance(output, Tombstone):
                 stem = output.key.rsplit("/", 1)[0]
-                written = [directive_key(o) for o in outputs[:i] if isinstance(o, (Directive, RoutingTable, Heartbeat))]
+                written = [compacted_key(o) for o in outputs[:i] if isinstance(o, (Directive, RoutingTable, Heartbeat))]
                 assert f"{stem}/{pool.state.epoch}" in written
 
     @staticmethod
@@ -200,7 +199,7 @@ class TestTakeover:
         live: set[str] = set()
         for output in outputs:
             if isinstance(output, (Directive, RoutingTable, Heartbeat)):
-                live.add(directive_key(output))
+                live.add(compacted_key(output))
             elif isinstance(output, Tombstone):
                 live.discard(output.key)
         return live

@@ -4,17 +4,25 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from flyball_controller.machine import Seams
-from flyball_controller.slow import SlowRunner
+from flyball_controller.owner import Owner
+from flyball_controller.slow import SlowDesk, SlowRunner
+from flyball_core.ids import OwnerId
 from flyball_core.inputs import Proposal, SlowProposal, TargetKind
 from flyball_core.knobs import BATCH_CAP
 from flyball_core.outputs import Snapshot
+from flyball_log.embedded import EmbeddedLog
+from flyball_log.interface import Topic
 from flyball_policies.seam import Memory, PoolView
 from flyball_proto.codec import decode_input, encode_input
-from harness.scripted_pool import scripted_pool
+from harness.logged_pool import LoggedPool, logged_pool
+from harness.odd_logs import QUICK, Failing, records_of
+from harness.scripted_pool import PRINT, WALL_S, scripted_pool
 
 
 class Thinking:
@@ -164,3 +172,85 @@ async def test_memory_is_per_pool_and_stays() -> None:
 
     assert [1, 2, 3] == seen
     assert ("p",) == runner.names
+
+
+async def slow_life(folder: Path, policy: Thinking, *, deadline_s: float = 5.0) -> tuple[LoggedPool, Owner, SlowDesk]:
+    """A pool over a log, whose owner asks one slow policy."""
+    log = Failing(EmbeddedLog.create(folder / "log", 1, QUICK))
+    pool, _ = await logged_pool(log)
+    owner = Owner(log, OwnerId("c2"), lambda: Seams(slots=(), slow=(policy.name,)), PRINT)
+    await owner.take(0, WALL_S)
+    await pool.run(owner, 5)
+    return pool, owner, SlowDesk(log, SlowRunner([policy], deadline_s=deadline_s))
+
+
+async def answers_in(pool: LoggedPool) -> list[SlowProposal]:
+    """The answers that stand in the inputs."""
+    bodies = [decode_input(r.offset, r.value).body for r in await records_of(pool.log, Topic.INPUTS, 0)]
+    return [body for body in bodies if isinstance(body, SlowProposal)]
+
+
+async def test_the_desk_brings_answers_into_the_inputs_of_the_pool(tmp_path: Path) -> None:
+    """The owner's last snapshot is taken, and its answer stands in the log under the pool's key."""
+    pool, owner, desk = await slow_life(tmp_path, Thinking("p", lambda _m: [wish("p", 50)]))
+    asked = owner.owned[0].snapshots["chat"].tick_revision
+    desk.take(owner.owned[0].snapshots)
+    await desk.settled()
+    [answer] = await answers_in(pool)
+
+    assert {} == owner.owned[0].snapshots
+    assert (asked, (wish("p", 50),)) == (answer.tick_revision, answer.proposals)
+    assert b"chat" == (await records_of(pool.log, Topic.INPUTS, 0))[-1].key
+    await pool.run(owner, 2)  # the gateways' caps first, then the engine's
+    assert 50 == pool.scripted.engines["e0-0"].setting[BATCH_CAP]
+    await pool.log.close()
+
+
+async def test_the_desk_returns_before_the_policy_does(tmp_path: Path, gate: threading.Event) -> None:
+    """While a policy works the owner ticks on; what comes too late for its tick is counted, not used."""
+
+    def slow(_memory: Memory) -> list[Proposal]:
+        gate.wait(30.0)
+        return [wish("p", 50)]
+
+    pool, owner, desk = await slow_life(tmp_path, Thinking("p", slow), deadline_s=30.0)
+    desk.take(owner.owned[0].snapshots)
+    await pool.run(owner, 5)
+    gate.set()
+    await desk.settled()
+    await pool.run(owner, 1)
+
+    assert ["p"] == [answer.policy for answer in await answers_in(pool)]
+    assert 1 == owner.owned[0].state.pools["chat"].counts["proposal_out_of_date"]
+    assert 64 == pool.scripted.engines["e0-0"].setting[BATCH_CAP]
+    await pool.log.close()
+
+
+async def test_an_answer_that_is_too_long_for_the_log_is_a_miss(tmp_path: Path) -> None:
+    """Thousands of long proposals: the reason says how long they were."""
+    many = [replace(wish("p"), reason="r" * 900) for _ in range(1000)]
+    pool, owner, desk = await slow_life(tmp_path, Thinking("p", lambda _m: many))
+    desk.take(owner.owned[0].snapshots)
+    await desk.settled()
+    [answer] = await answers_in(pool)
+
+    assert answer.missed.startswith("answered in 9")
+    assert 0 == desk.lost
+    await pool.log.close()
+
+
+async def test_an_answer_that_the_log_does_not_take_is_counted(tmp_path: Path) -> None:
+    """An outage costs the answer and nothing else; the next tick asks anew."""
+    pool, owner, desk = await slow_life(tmp_path, Thinking("p", lambda _m: [wish("p")]))
+    assert isinstance(pool.log, Failing)
+    pool.log.refusing = frozenset({Topic.INPUTS})
+    desk.take(owner.owned[0].snapshots)
+    await desk.settled()
+    pool.log.refusing = frozenset()
+    await pool.run(owner, 1)
+    desk.take(owner.owned[0].snapshots)
+    await desk.settled()
+
+    assert 1 == desk.lost
+    assert [""] == [answer.missed for answer in await answers_in(pool)]
+    await pool.log.close()

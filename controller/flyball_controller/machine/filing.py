@@ -11,6 +11,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import cast
 
+from flyball_controller.machine.admission import room_for
 from flyball_controller.machine.state import (
     UNKNOWN_SKEW_S,
     AgentState,
@@ -254,7 +255,7 @@ def _read_frame(pool: PoolState, frame: FiledFrame, sender: str) -> None:
     for engine, told, ranks, variant, row, hbm_ratio in frame.readings:
         state = engines.get(engine)
         if state is None:
-            if len(engines) >= MAX_ENGINES:
+            if not room_for(engines, engine, MAX_ENGINES):
                 pool.count("samples_rejected_too_many_engines", ranks)
                 continue
             state = engines[engine] = EngineState(engine=engine)

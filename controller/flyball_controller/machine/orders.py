@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
+from flyball_controller.machine.admission import MAX_NAME, fits, overrides_fit, room_for
 from flyball_controller.machine.filing import MAX_ENGINES
 from flyball_controller.machine.guard import bounds_of, spec_of
 from flyball_controller.machine.records import Recorder
@@ -54,7 +55,7 @@ def take_policy(pool: PoolState, body: PolicyText, recorder: Recorder) -> None:
         pool.count("policy_refused")
         recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} refused: {error}")
         return
-    pool.policy_text, pool.policy_author, pool.mode = body.text, body.author, document.mode
+    pool.policy_text, pool.policy_author, pool.mode = body.text, body.author[:MAX_NAME], document.mode
     recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} in force, mode {document.mode.value}")
 
 
@@ -77,6 +78,7 @@ def take_order(pool: PoolState, body: Order, recorder: Recorder) -> None:
 
 def take_intent(pool: PoolState, body: Intent) -> None:
     """All standing orders at once, as an owner repeats them; wrong or overtaken ones leave those in force."""
+    overrides = [one for one in body.overrides[:MAX_OVERRIDES] if math.isfinite(one.expires_wall_s)]
     if body.as_of < pool.orders_end:
         pool.count(INTENTS_OUT_OF_DATE)
         return
@@ -85,13 +87,12 @@ def take_intent(pool: PoolState, body: Intent) -> None:
     except InvalidDocument:
         pool.count("policy_refused")
         return
-    pool.policy_text, pool.policy_author = body.policy_text, body.policy_author
+    if not overrides_fit(overrides):
+        pool.count("intents_refused")
+        return
+    pool.policy_text, pool.policy_author = body.policy_text, body.policy_author[:MAX_NAME]
     pool.mode, pool.paused = body.mode, body.paused
-    pool.overrides = {
-        override.override_id: override
-        for override in body.overrides[:MAX_OVERRIDES]
-        if math.isfinite(override.expires_wall_s)
-    }
+    pool.overrides = {override.override_id: override for override in overrides}
 
 
 def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> None:
@@ -113,6 +114,8 @@ def _override_refusal(pool: PoolState, body: OverrideSet) -> str:
     document = document_of(pool.policy_text)
     if body.override_id not in pool.overrides and len(pool.overrides) >= MAX_OVERRIDES:
         return f"there are {MAX_OVERRIDES} overrides already"
+    if not overrides_fit([*pool.overrides.values(), body]):
+        return "its words and those of the others are more than an intent can repeat"
     if not math.isfinite(body.expires_wall_s):
         return "its expiry is not a time"
     engines = [pool.engines[body.target]] if body.target in pool.engines else list(pool.engines.values())
@@ -151,7 +154,7 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
     """A receiver came, came back, or left."""
     known: Mapping[str, object] = pool.gateways if body.kind is TargetKind.GATEWAY else pool.engines
     most = MAX_GATEWAYS if body.kind is TargetKind.GATEWAY else MAX_ENGINES
-    if not body.target or (body.target not in known and len(known) >= most):
+    if not fits(body) or (body.target not in known and not room_for(known, body.target, most)):
         pool.count("attaches_refused")
         return
     if body.kind is TargetKind.GATEWAY:

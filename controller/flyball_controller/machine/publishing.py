@@ -20,28 +20,13 @@ from flyball_controller.machine.state import (
 from flyball_core.fencing import Version
 from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Value
-from flyball_core.outputs import Directive, LaneRule, Output, Route, RoutingTable, Tombstone
+from flyball_core.outputs import Directive, LaneRule, Output, Route, RoutingTable, Tombstone, compacted_key
 from flyball_policies.document import PolicyDocument
 
 WAIT_FOR_GATEWAYS_S = 3.0
 """How long a lowered cap waits for the gateways before the engine is told all the same."""
 
 MAX_WEIGHT = 256
-
-
-def directive_key(pool: str, engine: str, epoch: int) -> str:
-    """The compacted key of an engine's directive under one epoch."""
-    return f"directive/{pool}/{engine}/{epoch}"
-
-
-def table_key(pool: str, gateway: str, epoch: int) -> str:
-    """The compacted key of a gateway's table under one epoch."""
-    return f"table/{pool}/{gateway}/{epoch}"
-
-
-def heartbeat_key(pool: str, epoch: int) -> str:
-    """The compacted key of a pool's heartbeat under one epoch."""
-    return f"heartbeat/{pool}/{epoch}"
 
 
 def publish(
@@ -126,7 +111,7 @@ def _directive(
     )
     engine.published = directive
     yield directive
-    yield from _published(holding, directive_key(pool.pool, engine.engine, version.epoch), version, now_s)
+    yield from _published(holding, compacted_key(directive), version, now_s)
 
 
 def _published(holding: Holding, key: str, version: Version, now_s: float) -> Iterator[Tombstone]:
@@ -187,7 +172,7 @@ def _table(
     )
     gateway.published = table
     yield table
-    yield from _published(holding, table_key(pool.pool, gateway.gateway, version.epoch), version, now_s)
+    yield from _published(holding, compacted_key(table), version, now_s)
 
 
 def _routes(pool: PoolState, gateway: GatewayState, last: tuple[Route, ...]) -> tuple[Route, ...]:

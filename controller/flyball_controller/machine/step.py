@@ -8,6 +8,7 @@ import math
 import zlib
 
 from flyball_controller.machine import answers, orders
+from flyball_controller.machine.admission import MAX_NAME
 from flyball_controller.machine.filing import file_frame
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import Seams
@@ -64,7 +65,7 @@ def step(state: PartitionState, item: Input, seams: Seams) -> list[Output]:
 def _pool(state: PartitionState, name: str) -> PoolState | None:
     pool = state.pools.get(name)
     if pool is None:
-        if not name or len(state.pools) >= MAX_POOLS:
+        if not 0 < len(name) <= MAX_NAME or len(state.pools) >= MAX_POOLS:
             state.count("inputs_without_pool")
             return None
         pool = state.pools[name] = PoolState(pool=name)

@@ -13,7 +13,7 @@ from flyball_controller.machine.filing import release_frames
 from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, judge, lead_in
 from flyball_controller.machine.knob_table import KnobTable, held
 from flyball_controller.machine.orders import document_of
-from flyball_controller.machine.publishing import directive_key, heartbeat_key, publish, table_key, withdraw
+from flyball_controller.machine.publishing import publish, withdraw
 from flyball_controller.machine.records import Recorder, pages
 from flyball_controller.machine.seams import PolicySlot, Seams
 from flyball_controller.machine.state import Holding, OutcomeDue, PartitionState, PoolState
@@ -30,6 +30,7 @@ from flyball_core.outputs import (
     TickRecord,
     Tombstone,
     Verdict,
+    compacted_key,
 )
 from flyball_policies.seam import WEIGHT, PoolView
 
@@ -89,14 +90,15 @@ def run_tick(
 
 def _beat(partition: PartitionState, pool: PoolState, revision: int, hold_s: float) -> Iterator[Output]:
     """The heartbeat, and an end to the one kept of an earlier epoch."""
-    yield Heartbeat(
+    beat = Heartbeat(
         pool=PoolId(pool.pool),
         version=partition.version(revision),
         time_s=partition.time_s,
         wall_s=partition.wall_s,
         hold_s=hold_s,
     )
-    key = heartbeat_key(pool.pool, partition.epoch)
+    yield beat
+    key = compacted_key(beat)
     if pool.beat_key not in ("", key):
         yield Tombstone(key=pool.beat_key)
     pool.beat_key = key
@@ -275,13 +277,7 @@ def _record(
 ) -> None:
     """One decision record if anything was decided, stopped or told, or the regime changed."""
     accepted = ruling.accepted if pool.mode is Mode.CONTROL else _first_advised(pool, ruling.accepted)
-    keys = tuple(
-        directive_key(o.pool, o.engine, o.version.epoch)
-        if isinstance(o, Directive)
-        else table_key(o.pool, o.gateway, o.version.epoch)
-        for o in told
-        if isinstance(o, (Directive, RoutingTable))
-    )
+    keys = tuple(compacted_key(output) for output in told if isinstance(output, (Directive, RoutingTable)))
     verdicts = accepted + ruling.stopped
     if not (verdicts or keys or shifted):
         return

@@ -1,4 +1,4 @@
-"""Output records, both ways, and the keys under which compacted ones are kept."""
+"""Output records, both ways."""
 
 from dataclasses import dataclass
 
@@ -41,19 +41,6 @@ _KINDS = EnumPair(
         pb.RECORD_KIND_ALARM: RecordKind.ALARM,
     },
 )
-
-
-def directive_key(output: Directive | RoutingTable | Heartbeat) -> str:
-    """The compacted key of an output, which carries the epoch.
-
-    Compaction keeps the last record of a key, and a frozen owner's last record must not
-    displace its successor's.
-    """
-    if isinstance(output, Directive):
-        return f"directive/{output.pool}/{output.engine}/{output.version.epoch}"
-    if isinstance(output, RoutingTable):
-        return f"table/{output.pool}/{output.gateway}/{output.version.epoch}"
-    return f"heartbeat/{output.pool}/{output.version.epoch}"
 
 
 def encode_directive(output: Directive | RoutingTable | Heartbeat) -> bytes:
