@@ -18,7 +18,7 @@ from flyball_controller.owner import publication
 from flyball_core.errors import LogCorrupt, Rejected
 from flyball_core.inputs import Claim, Fingerprint, Input
 from flyball_core.outputs import DecisionRecord, Output, TickRecord
-from flyball_log import fold, scan
+from flyball_log import scan
 from flyball_log.interface import Log, Record, Topic
 from flyball_proto.codec import decode_audit, decode_directive, decode_input
 
@@ -277,6 +277,24 @@ def _line(record: DecisionRecord | TickRecord | None) -> str:
     return f"{kind} of {record.pool} at input {record.version.revision} ({record.time_s:.0f} s){text}"
 
 
+async def _kept_directives(log: Log, partition: int) -> dict[bytes, Record]:
+    """The record of each key that a reader of directives holds: the one of the greatest revision.
+
+    Not the last one: Kafka may write a batch twice, and the copy can lie behind newer records.
+    """
+    kept: dict[bytes, Record] = {}
+    newest: dict[bytes, int] = {}
+    async for records in scan(log, Topic.DIRECTIVES, partition):
+        for record in records:
+            revision = _directive_revision(record.value)
+            if record.value is None:
+                kept.pop(record.key, None)
+            elif revision < 0 or revision > newest.get(record.key, -1):  # what cannot be read is shown, not skipped
+                kept[record.key] = record
+                newest[record.key] = max(revision, newest.get(record.key, -1))
+    return kept
+
+
 async def _compare_directives(log: Log, partition: int, made: list[_Made], report: ReplayReport) -> None:
     """The compacted topic keeps only the last of each key, so only the last are compared."""
     wanted: dict[bytes, _Made] = {}
@@ -285,7 +303,7 @@ async def _compare_directives(log: Log, partition: int, made: list[_Made], repor
             wanted.pop(item.key, None)
         else:
             wanted[item.key] = item
-    recorded = await fold(log, Topic.DIRECTIVES, partition)
+    recorded = await _kept_directives(log, partition)
     epoch = max((item.epoch for item in made), default=-1)
     superseded = {(item.key, item.value) for item in made if item.epoch < epoch}
     newest = max((_directive_revision(r.value) for r in recorded.values()), default=-1)

@@ -243,20 +243,18 @@ def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> No
     if holding.diverged:
         _back_off(holding, now_s)
         holding.must_publish = True
-        recorder.note(
-            RecordKind.ALARM,
-            _decision(pool, body),
-            f"{body.target} diverged: {holding.diverged}",
-            target_kind=body.kind,
-            target=body.target,
-            effective=body.effective,
-        )
+        _note_answer(pool, body, recorder, RecordKind.ALARM, f"{body.target} diverged: {holding.diverged}")
         return
     holding.backoff_s = 0.0
+    _note_answer(pool, body, recorder, RecordKind.ACK, f"{body.target}: {body.status.value}")
+
+
+def _note_answer(pool: PoolState, body: Ack, recorder: Recorder, kind: RecordKind, summary: str) -> None:
+    """Put on record what a receiver answered, under the decision that it answers."""
     recorder.note(
-        RecordKind.ACK,
+        kind,
         _decision(pool, body),
-        f"{body.target}: {body.status.value}",
+        summary,
         target_kind=body.kind,
         target=body.target,
         effective=body.effective,
@@ -315,14 +313,7 @@ def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder,
         if engine.published is not None and engine.published.values.get(BATCH_CAP) != engine.wanted.get(BATCH_CAP):
             engine.changed_s[BATCH_CAP] = now_s
     pool.count("nacks")
-    recorder.note(
-        RecordKind.ACK,
-        _decision(pool, body),
-        f"{body.target} refused: {holding.nack}",
-        target_kind=body.kind,
-        target=body.target,
-        effective=body.effective,
-    )
+    _note_answer(pool, body, recorder, RecordKind.ACK, f"{body.target} refused: {holding.nack}")
 
 
 def _back_off(holding: Holding, now_s: float) -> None:
