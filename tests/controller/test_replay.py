@@ -237,6 +237,22 @@ async def test_records_published_twice_are_harmless(life: Path, tmp_path: Path) 
     await log.close()
 
 
+async def test_a_copy_behind_newer_records_of_its_key_is_harmless(life: Path, tmp_path: Path) -> None:
+    """Kafka may write a batch twice, the copy late: an old directive or heartbeat at the end changes nothing."""
+    log = EmbeddedLog.open(life, read_only=True)
+    made = await copied(log, str(tmp_path / "late"), lambda _topic, record: [Entry(record.key, record.value)])
+    told = [record for record in await records_of(log, Topic.DIRECTIVES, 0) if record.value is not None]
+    last = {record.key: record for record in told}
+    late = [Entry(record.key, record.value) for record in told if last[record.key] is not record]
+    assert late
+    await made.append(Topic.DIRECTIVES, 0, late)
+    renamed = Renamed(made, log.log_id)
+
+    assert Verdict.IDENTICAL is (await replayed(renamed)).verdict
+    await renamed.close()
+    await log.close()
+
+
 @pytest.mark.parametrize("which", ["missing", "changed", "foreign"])
 async def test_a_record_that_is_not_what_came_out_is_found(life: Path, tmp_path: Path, which: str) -> None:
     """A decision taken out, changed or slipped in makes the replay different, at that record."""
