@@ -248,7 +248,11 @@ async def test_a_copy_behind_newer_records_of_its_key_is_harmless(life: Path, tm
     await made.append(Topic.DIRECTIVES, 0, late)
     renamed = Renamed(made, log.log_id)
 
-    assert Verdict.IDENTICAL is (await replayed(renamed)).verdict
+    report, plain = await replayed(renamed), await replayed(log)
+
+    assert Verdict.IDENTICAL is report.verdict
+    assert 0 < plain.directives == report.directives
+    assert plain.notes == report.notes
     await renamed.close()
     await log.close()
 
