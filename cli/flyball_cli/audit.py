@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from flyball_core.errors import Rejected
 from flyball_core.fencing import Fence
 from flyball_core.inputs import Attach, TargetKind
-from flyball_core.outputs import DecisionRecord, Directive, Heartbeat, RecordKind, RoutingTable, TickRecord, Verdict
+from flyball_core.outputs import (
+    DecisionRecord,
+    Directive,
+    Heartbeat,
+    RebaseNotice,
+    RecordKind,
+    RoutingTable,
+    TickRecord,
+    Verdict,
+)
 from flyball_log import Log, fold, scan
 from flyball_log.interface import Topic
 from flyball_proto.codec import decode_audit, decode_directive, decode_input
@@ -130,7 +139,7 @@ def _take_told(audit: Audit, value: bytes) -> None:
     except Rejected:
         audit.unreadable += 1
         return
-    if isinstance(message, Heartbeat):
+    if isinstance(message, (Heartbeat, RebaseNotice)):
         return
     engine = isinstance(message, Directive)
     name = message.engine if isinstance(message, Directive) else message.gateway

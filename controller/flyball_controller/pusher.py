@@ -11,11 +11,11 @@ from typing import Protocol
 from flyball_core.errors import Rejected
 from flyball_core.fencing import Fence, Version
 from flyball_core.inputs import Ack, AckStatus, Attach, TargetKind
-from flyball_core.outputs import Directive, Heartbeat, RoutingTable
+from flyball_core.outputs import Directive, Heartbeat, RebaseNotice, RoutingTable
 from flyball_log.interface import Entry, Log, Topic
 from flyball_proto.codec import decode_directive, encode_input
 
-Message = Directive | RoutingTable | Heartbeat
+Message = Directive | RoutingTable | Heartbeat | RebaseNotice
 
 
 class Link(Protocol):
@@ -44,6 +44,7 @@ class Pusher:
         self._next = dict.fromkeys(range(log.partitions), 0)
         self._wanted: dict[_Target, tuple[str, Directive | RoutingTable]] = {}
         self._beats: dict[str, Heartbeat] = {}
+        self._rebases: dict[tuple[str, str], RebaseNotice] = {}
         self._links: dict[_Target, _Linked] = {}
         self._refused: dict[_Target, Version] = {}
         self.ignored = 0
@@ -53,6 +54,7 @@ class Pusher:
         """Read what is new and push it; the number of messages sent."""
         changed: set[_Target] = set()
         beaten: set[str] = set()
+        rebased: set[tuple[str, str]] = set()
         for partition in self._next:
             while True:
                 records = await self._log.read(Topic.DIRECTIVES, partition, self._next[partition])
@@ -60,12 +62,14 @@ class Pusher:
                     break
                 self._next[partition] = records[-1].offset + 1
                 for record in records:
-                    self._take(record.key.decode(errors="replace"), record.value, changed, beaten)
+                    self._take(record.key.decode(errors="replace"), record.value, changed, beaten, rebased)
         sent = 0
         for target in sorted(changed, key=str):
             sent += await self._push(target)
         for pool in sorted(beaten):
             sent += await self._renew(pool)
+        for place in sorted(rebased):
+            sent += await self._rebase(self._rebases[place])
         return sent
 
     async def attached(self, link: Link, attach: Attach) -> None:
@@ -77,6 +81,9 @@ class Pusher:
         beat = self._beats.get(attach.pool)
         if beat is not None:
             await link.send(beat)
+        for notice in [self._rebases.get((str(attach.pool), name)) for name in ("", attach.target)]:
+            if notice is not None:
+                await self._rebase(notice)
 
     async def detached(self, link: Link, attach: Attach) -> None:
         """A receiver left; ignored if another link of the same target has taken its place."""
@@ -110,7 +117,14 @@ class Pusher:
         for partition, entries in sorted(by_partition.items()):
             await self._log.append(Topic.INPUTS, partition, entries)
 
-    def _take(self, key: str, value: bytes | None, changed: set[_Target], beaten: set[str]) -> None:
+    def _take(
+        self,
+        key: str,
+        value: bytes | None,
+        changed: set[_Target],
+        beaten: set[str],
+        rebased: set[tuple[str, str]],
+    ) -> None:
         if value is None:
             for target in [target for target, (kept, _) in self._wanted.items() if kept == key]:
                 del self._wanted[target]
@@ -127,6 +141,12 @@ class Pusher:
             if message.version.against(known.version if known else None) is Fence.NEWER:
                 self._beats[message.pool] = message
                 beaten.add(message.pool)
+        elif isinstance(message, RebaseNotice):
+            place = (str(message.pool), message.target)
+            standing = self._rebases.get(place)
+            if message.version.against(standing.version if standing else None) is Fence.NEWER:
+                self._rebases[place] = message
+                rebased.add(place)
         else:
             engine = isinstance(message, Directive)
             name = message.engine if isinstance(message, Directive) else message.gateway
@@ -157,3 +177,22 @@ class Pusher:
         for linked in links:
             await linked.link.send(self._beats[pool])
         return len(links)
+
+    async def _rebase(self, notice: RebaseNotice) -> int:
+        """Hand a notice to those it concerns: attached, holding another log's version, before it expires."""
+        beat = self._beats.get(str(notice.pool))
+        if beat is not None and beat.wall_s > notice.expires_wall_s:
+            return 0
+        concerned = [
+            self._links[target]
+            for target in sorted(self._links, key=str)
+            if target[1] == notice.pool and notice.target in ("", target[2])
+        ]
+        concerned = [
+            linked
+            for linked in concerned
+            if linked.attach.held is not None and linked.attach.held.log_id != self._log.log_id
+        ]
+        for linked in concerned:
+            await linked.link.send(notice)
+        return len(concerned)

@@ -147,6 +147,19 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rebase:
+    """An operator lets receivers that hold another log's version take this log's.
+
+    `target` is an engine or gateway, or empty for all of the pool that hold another log's.
+    """
+
+    pool: PoolId
+    target: str
+    author: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """All standing orders of a pool at once, re-appended so that they outlive retention.
 
@@ -219,6 +232,7 @@ Body = (
     | OverrideClear
     | PolicyText
     | Order
+    | Rebase
     | Intent
     | Grant
     | SlowProposal

@@ -69,7 +69,22 @@ class Heartbeat:
     hold_s: float
 
 
-def compacted_key(output: Directive | RoutingTable | Heartbeat) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebaseNotice:
+    """An audited permission: receivers that hold another log's version may take this log's.
+
+    `target` is an engine or gateway, or empty for all of the pool. It counts until the pool's
+    heartbeats carry a wall time past `expires_wall_s`.
+    """
+
+    pool: PoolId
+    target: str
+    version: Version
+    author: str
+    expires_wall_s: float
+
+
+def compacted_key(output: Directive | RoutingTable | Heartbeat | RebaseNotice) -> str:
     """The key under which a compacted topic keeps this output.
 
     It carries the epoch: compaction keeps the last record of a key, and a frozen owner's last
@@ -79,6 +94,8 @@ def compacted_key(output: Directive | RoutingTable | Heartbeat) -> str:
         return f"directive/{output.pool}/{output.engine}/{output.version.epoch}"
     if isinstance(output, RoutingTable):
         return f"table/{output.pool}/{output.gateway}/{output.version.epoch}"
+    if isinstance(output, RebaseNotice):
+        return f"rebase/{output.pool}/{output.version.epoch}"
     return f"heartbeat/{output.pool}/{output.version.epoch}"
 
 
@@ -135,6 +152,8 @@ class DecisionRecord:
     published: tuple[str, ...] = ()
     """Compacted keys that this decision wrote."""
     effective: Setting = field(default_factory=dict)
+    refused: bool = False
+    """Of an ORDER: it was not followed, and `summary` says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,4 +195,14 @@ class CheckpointDue:
     revision: int
 
 
-Output = Directive | RoutingTable | Heartbeat | Tombstone | DecisionRecord | TickRecord | Snapshot | CheckpointDue
+Output = (
+    Directive
+    | RoutingTable
+    | Heartbeat
+    | RebaseNotice
+    | Tombstone
+    | DecisionRecord
+    | TickRecord
+    | Snapshot
+    | CheckpointDue
+)

@@ -15,7 +15,19 @@ MOST_MODULE_LINES = 500
 MOST_FUNCTION_LINES = 45
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
 PACKAGES = [str(package.relative_to(ROOT)) for package in packages()]
-LAYERS = "pyproject.toml", "proto", "policies", "log", "controller", "agents", "twin", "planner", "cli", "core"
+LAYERS = (
+    "pyproject.toml",
+    "core",
+    "proto",
+    "policies",
+    "log",
+    "service",
+    "controller",
+    "agents",
+    "twin",
+    "planner",
+    "cli",
+)
 
 
 def relative(path: Path) -> str:

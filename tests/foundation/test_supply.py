@@ -25,6 +25,7 @@ FOLDERS = (
     "policies",
     "proto",
     "scripts",
+    "service",
     "twin",
 )
 

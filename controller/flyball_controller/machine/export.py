@@ -46,6 +46,7 @@ _DATACLASSES: dict[str, type] = {
         outputs.DecisionRecord,
         outputs.Directive,
         outputs.LaneRule,
+        outputs.RebaseNotice,
         outputs.Route,
         outputs.RoutingTable,
         outputs.Verdict,

@@ -26,10 +26,11 @@ from flyball_core.inputs import (
     OverrideClear,
     OverrideSet,
     PolicyText,
+    Rebase,
     TargetKind,
 )
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, Setting
-from flyball_core.outputs import RecordKind
+from flyball_core.outputs import RebaseNotice, RecordKind
 from flyball_policies.document import PolicyDocument
 from flyball_policies.reading import read_document
 
@@ -39,6 +40,9 @@ MAX_OVERRIDES = 256
 INTENTS_OUT_OF_DATE = "intents_out_of_date"
 MAX_GATEWAYS = 256
 MAX_GRANTS = 256
+MAX_REBASES = 64
+REBASE_S = 600.0
+"""How long a rebase counts for receivers that attach after it."""
 
 
 @lru_cache(maxsize=64)
@@ -53,7 +57,7 @@ def take_policy(pool: PoolState, body: PolicyText, recorder: Recorder) -> None:
         document = read_document(body.text)
     except InvalidDocument as error:
         pool.count("policy_refused")
-        recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} refused: {error}")
+        recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} refused: {error}", refused=True)
         return
     pool.policy_text, pool.policy_author, pool.mode = body.text, body.author[:MAX_NAME], document.mode
     recorder.note(RecordKind.ORDER, recorder.decision, f"policy of {body.author} in force, mode {document.mode.value}")
@@ -100,9 +104,8 @@ def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> Non
     reason = _override_refusal(pool, body)
     if reason:
         pool.count("override_refused")
-        recorder.note(
-            RecordKind.ORDER, recorder.decision, f"override {body.override_id} of {body.author} refused: {reason}"
-        )
+        summary = f"override {body.override_id} of {body.author} refused: {reason}"
+        recorder.note(RecordKind.ORDER, recorder.decision, summary, refused=True)
         return
     pool.overrides[body.override_id] = body
     where = body.target or "the pool"
@@ -140,7 +143,30 @@ def clear_override(pool: PoolState, body: OverrideClear, recorder: Recorder) -> 
     what = (
         f"lifts override {body.override_id}" if gone else f"lifts override {body.override_id}, which there is none of"
     )
-    recorder.note(RecordKind.ORDER, recorder.decision, f"{body.author} {what}")
+    recorder.note(RecordKind.ORDER, recorder.decision, f"{body.author} {what}", refused=gone is None)
+
+
+def take_rebase(pool: PoolState, body: Rebase, wall_s: float, recorder: Recorder) -> None:
+    """Let receivers that hold another log's version take this log's, for a while."""
+    known = body.target in pool.engines or body.target in pool.gateways
+    if (body.target and not known) or not body.author:
+        why = f"there is no {body.target!r} in this pool" if body.author else "it names no author"
+        recorder.note(RecordKind.ORDER, recorder.decision, f"rebase refused: {why}", refused=True)
+        return
+    if len(pool.rebases) >= MAX_REBASES:
+        recorder.note(RecordKind.ORDER, recorder.decision, "rebase refused: too many at one tick", refused=True)
+        return
+    notice = RebaseNotice(
+        pool=PoolId(pool.pool),
+        target=body.target,
+        version=recorder.version,
+        author=body.author[:MAX_NAME],
+        expires_wall_s=wall_s + REBASE_S,
+    )
+    pool.rebases.append(notice)
+    why = f": {body.reason}" if body.reason else ""
+    summary = f"{body.author} rebases {body.target or 'every receiver of another log'}{why}"
+    recorder.note(RecordKind.ORDER, recorder.decision, summary)
 
 
 def take_grant(pool: PoolState, body: Grant) -> None:
@@ -159,17 +185,40 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
         return
     if body.kind is TargetKind.GATEWAY:
         gateway = pool.gateways.setdefault(body.target, GatewayState(gateway=body.target))
+        if _left_before(gateway, body, pool):
+            return
+        if body.attached:
+            _note_twin(gateway, body, recorder)
         gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
         if body.attached:
-            _reconcile(gateway.holding, body, restarted=gateway.incarnation != body.incarnation)
+            _reconcile(gateway.holding, body, recorder, restarted=gateway.incarnation != body.incarnation)
             gateway.incarnation = body.incarnation
             if _difference(_told(pool, body), body.effective):
                 gateway.holding.must_publish = True  # it has eased since: a table has no way to be led
         return
     engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
+    if _left_before(engine, body, pool):
+        return
+    if body.attached:
+        _note_twin(engine, body, recorder)
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
     if body.attached:
         _attach_engine(engine, body, recorder)
+
+
+def _left_before(known: EngineState | GatewayState, body: Attach, pool: PoolState) -> bool:
+    """Whether this is the farewell of an incarnation whose successor is here already."""
+    if body.attached or known.incarnation in ("", body.incarnation):
+        return False
+    pool.count("detaches_of_another_incarnation")
+    return True
+
+
+def _note_twin(known: EngineState | GatewayState, body: Attach, recorder: Recorder) -> None:
+    """Raise an alarm if another incarnation under this name is attached and has not left."""
+    if known.attached and known.incarnation not in ("", body.incarnation):
+        summary = f"{body.target}: incarnation {body.incarnation} came while {known.incarnation} had not left"
+        recorder.note(RecordKind.ALARM, recorder.decision, summary, target_kind=body.kind, target=body.target)
 
 
 def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> None:
@@ -191,7 +240,7 @@ def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> Non
                 engine.wanted[name] = held
     for name in [name for name in engine.wanted if name not in engine.knobs]:
         del engine.wanted[name]
-    _reconcile(engine.holding, body, restarted=restarted)
+    _reconcile(engine.holding, body, recorder, restarted=restarted)
     if restarted:
         if engine.wanted.get(VARIANT) == engine.variant and engine.phase == RELAUNCHING:
             summary = f"{engine.engine} runs {engine.variant} in incarnation {engine.incarnation}"
@@ -213,9 +262,17 @@ def _eased(engine: EngineState, body: Attach) -> frozenset[str]:
     return frozenset(name for name, value in told.items() if name in body.effective and body.effective[name] != value)
 
 
-def _reconcile(holding: Holding, body: Attach, *, restarted: bool) -> None:
+def _reconcile(holding: Holding, body: Attach, recorder: Recorder, *, restarted: bool) -> None:
     """Compare what a receiver says it holds with what it was last told."""
     holding.effective = dict(body.effective)
+    own = recorder.version.log_id
+    foreign = body.held.log_id if body.held is not None and body.held.log_id != own else ""
+    if foreign and foreign != holding.foreign_log:
+        summary = f"{body.target} holds a version of another log, {foreign}: it takes nothing until a rebase"
+        recorder.note(RecordKind.ALARM, recorder.decision, summary, target_kind=body.kind, target=body.target)
+    if holding.foreign_log and not foreign:
+        holding.backoff_s = holding.not_before_s = 0.0  # rebased: what stood between is gone
+    holding.foreign_log = foreign
     behind = holding.version is not None and body.held != holding.version
     if restarted or behind:
         holding.diverged = ""

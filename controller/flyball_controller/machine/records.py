@@ -63,6 +63,7 @@ class Recorder:
         verdicts: tuple[Verdict, ...] = (),
         published: tuple[str, ...] = (),
         effective: Setting | None = None,
+        refused: bool = False,
     ) -> None:
         """Keep one record; it is published at this tick, or at the next one."""
         pool = self._pool
@@ -84,5 +85,6 @@ class Recorder:
                 verdicts=verdicts,
                 published=published,
                 effective=dict(effective or {}),
+                refused=refused,
             )
         )

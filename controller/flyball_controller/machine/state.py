@@ -14,7 +14,7 @@ from flyball_core.frames import GatewaySample
 from flyball_core.ids import LogId
 from flyball_core.inputs import Mode, OverrideSet, Proposal, TargetKind
 from flyball_core.knobs import KnobSpec, Value
-from flyball_core.outputs import DecisionRecord, Directive, RoutingTable
+from flyball_core.outputs import DecisionRecord, Directive, RebaseNotice, RoutingTable
 
 SERVING = "serving"
 DRAINING = "draining"
@@ -91,6 +91,8 @@ class Holding:
     """The reason of the last refusal, until a later version is acknowledged."""
     diverged: str = ""
     """What it acknowledged but does not hold, until it does."""
+    foreign_log: str = ""
+    """The other log whose version it holds: it takes nothing of ours until a rebase."""
 
 
 @dataclass(slots=True)
@@ -244,6 +246,10 @@ class PoolState:
     stopped: dict[str, str] = field(default_factory=dict)
     """What the guard last stopped, per target and knob, so that it is recorded once."""
     outcomes: list[OutcomeDue] = field(default_factory=list)
+    rebases: list[RebaseNotice] = field(default_factory=list)
+    """Notices of rebases ordered since the last tick; published at the next."""
+    rebase_key: str = ""
+    """The compacted key of the last notice."""
     notes: list[DecisionRecord] = field(default_factory=list)
     """Records that inputs since the last tick gave rise to; published at the next tick."""
 

@@ -27,6 +27,7 @@ from flyball_core.inputs import (
     OverrideClear,
     OverrideSet,
     PolicyText,
+    Rebase,
     SlowProposal,
     Tick,
 )
@@ -79,7 +80,8 @@ def _take_claim(state: PartitionState, offset: int, body: Claim) -> None:
     state.epoch, state.owner, state.first_tick_done = offset, body.owner, False
 
 
-_Standing = Attach | Ack | OverrideSet | OverrideClear | PolicyText | Order | Intent | Grant | SlowProposal
+_Said = OverrideSet | OverrideClear | PolicyText | Order | Rebase
+_Standing = Attach | Ack | _Said | Intent | Grant | SlowProposal
 
 
 def _take_order(state: PartitionState, offset: int, body: object) -> None:
@@ -90,26 +92,33 @@ def _take_order(state: PartitionState, offset: int, body: object) -> None:
     if pool is None:
         return
     recorder = Recorder(state, pool, offset)
-    if isinstance(body, OverrideSet | OverrideClear | PolicyText | Order):
-        pool.orders_end = offset + 1
     if isinstance(body, Ack):
         orders.take_ack(pool, body, recorder, state.time_s)
     elif isinstance(body, Attach):
         orders.take_attach(pool, body, recorder, state.time_s)
-    elif isinstance(body, OverrideSet):
+    elif isinstance(body, Intent):
+        orders.take_intent(pool, body)
+    elif isinstance(body, Grant):
+        orders.take_grant(pool, body)
+    elif isinstance(body, SlowProposal):
+        answers.take_slow_proposal(pool, body, recorder)
+    else:
+        _take_operators_word(state, pool, offset, body, recorder)
+
+
+def _take_operators_word(state: PartitionState, pool: PoolState, offset: int, body: _Said, recorder: Recorder) -> None:
+    if isinstance(body, Rebase):
+        orders.take_rebase(pool, body, state.wall_s, recorder)
+        return
+    pool.orders_end = offset + 1  # these are what an intent repeats
+    if isinstance(body, OverrideSet):
         orders.take_override(pool, body, recorder)
     elif isinstance(body, OverrideClear):
         orders.clear_override(pool, body, recorder)
     elif isinstance(body, PolicyText):
         orders.take_policy(pool, body, recorder)
-    elif isinstance(body, Order):
-        orders.take_order(pool, body, recorder)
-    elif isinstance(body, Intent):
-        orders.take_intent(pool, body)
-    elif isinstance(body, Grant):
-        orders.take_grant(pool, body)
     else:
-        answers.take_slow_proposal(pool, body, recorder)
+        orders.take_order(pool, body, recorder)
 
 
 def _take_tick(state: PartitionState, offset: int, body: Tick, seams: Seams) -> list[Output]:

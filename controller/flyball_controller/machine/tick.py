@@ -84,6 +84,7 @@ def run_tick(
     pool.notes = []
     outputs.append(_tick_record(partition, pool, revision, alarm=alarm))
     outputs.extend(_beat(partition, pool, revision, document.hold_s))
+    outputs.extend(_rebases(pool))
     pool.tick += 1
     return outputs
 
@@ -102,6 +103,17 @@ def _beat(partition: PartitionState, pool: PoolState, revision: int, hold_s: flo
     if pool.beat_key not in ("", key):
         yield Tombstone(key=pool.beat_key)
     pool.beat_key = key
+
+
+def _rebases(pool: PoolState) -> Iterator[Output]:
+    """The notices of rebases that were ordered, and an end to those kept of an earlier epoch."""
+    for notice in pool.rebases:
+        yield notice
+        key = compacted_key(notice)
+        if pool.rebase_key not in ("", key):
+            yield Tombstone(key=pool.rebase_key)
+        pool.rebase_key = key
+    pool.rebases = []
 
 
 def _look(

@@ -15,9 +15,19 @@ from flyball_proto.codec.outputs import (
     encode_checkpoint,
     encode_directive,
 )
+from flyball_proto.codec.streams import (
+    Pushed,
+    Said,
+    pusher_message,
+    read_pusher_message,
+    read_receiver_message,
+    receiver_message,
+)
 
 __all__ = [
     "CheckpointPart",
+    "Pushed",
+    "Said",
     "decode_audit",
     "decode_checkpoint",
     "decode_directive",
@@ -26,4 +36,8 @@ __all__ = [
     "encode_checkpoint",
     "encode_directive",
     "encode_input",
+    "pusher_message",
+    "read_pusher_message",
+    "read_receiver_message",
+    "receiver_message",
 ]

@@ -26,6 +26,7 @@ from flyball_core.inputs import (
     OverrideSet,
     PolicyText,
     Proposal,
+    Rebase,
     SlowProposal,
     TargetKind,
     Tick,
@@ -81,7 +82,8 @@ def _read_tick(m: pb.Tick) -> Tick:
     return Tick(epoch=m.epoch, interval_s=m.interval_s, wall_s=m.wall_s)
 
 
-def _fill_attach(m: pb.Attach, body: Attach) -> None:
+def fill_attach(m: pb.Attach, body: Attach) -> None:
+    """Write an attach."""
     m.pool, m.kind, m.target, m.incarnation = body.pool, _kind(body.kind), body.target, body.incarnation
     m.attached, m.capability_hash = body.attached, body.capability_hash
     for knob in body.knobs:
@@ -91,7 +93,8 @@ def _fill_attach(m: pb.Attach, body: Attach) -> None:
     fill_setting(m.effective, body.effective)
 
 
-def _read_attach(m: pb.Attach) -> Attach:
+def read_attach(m: pb.Attach) -> Attach:
+    """Read an attach; knobs that only a newer peer knows are left out."""
     return Attach(
         pool=PoolId(m.pool),
         kind=TARGET_KINDS.member(m.kind, TargetKind),
@@ -106,7 +109,8 @@ def _read_attach(m: pb.Attach) -> Attach:
     )
 
 
-def _fill_ack(m: pb.Ack, body: Ack) -> None:
+def fill_ack(m: pb.Ack, body: Ack) -> None:
+    """Write an ack."""
     m.pool, m.kind, m.target, m.incarnation = body.pool, _kind(body.kind), body.target, body.incarnation
     fill_version(m.version, body.version)
     m.status = pb.AckStatus.ValueType(ACK_STATUSES.number(body.status))
@@ -114,7 +118,8 @@ def _fill_ack(m: pb.Ack, body: Ack) -> None:
     fill_setting(m.effective, body.effective)
 
 
-def _read_ack(m: pb.Ack) -> Ack:
+def read_ack(m: pb.Ack) -> Ack:
+    """Read an ack."""
     return Ack(
         pool=PoolId(m.pool),
         kind=TARGET_KINDS.member(m.kind, TargetKind),
@@ -127,13 +132,15 @@ def _read_ack(m: pb.Ack) -> Ack:
     )
 
 
-def _fill_override(m: pb.OverrideSet, body: OverrideSet) -> None:
+def fill_override(m: pb.OverrideSet, body: OverrideSet) -> None:
+    """Write an override."""
     m.pool, m.override_id, m.target, m.knob = body.pool, body.override_id, body.target, body.knob
     fill_value(m.value, body.value)
     m.expires_wall_s, m.reason, m.author = body.expires_wall_s, body.reason, body.author
 
 
-def _read_override(m: pb.OverrideSet) -> OverrideSet:
+def read_override(m: pb.OverrideSet) -> OverrideSet:
+    """Read an override."""
     return OverrideSet(
         pool=PoolId(m.pool),
         override_id=m.override_id,
@@ -162,7 +169,8 @@ def _read_policy(m: pb.PolicyText) -> PolicyText:
     return PolicyText(pool=PoolId(m.pool), text=m.text, author=m.author)
 
 
-def _fill_order(m: pb.Order, body: Order) -> None:
+def fill_order(m: pb.Order, body: Order) -> None:
+    """Write an order."""
     m.pool, m.author, m.reason = body.pool, body.author, body.reason
     if body.mode is not None:
         m.mode = _mode(body.mode)
@@ -172,7 +180,8 @@ def _fill_order(m: pb.Order, body: Order) -> None:
         m.reset_policy = body.reset_policy
 
 
-def _read_order(m: pb.Order) -> Order:
+def read_order(m: pb.Order) -> Order:
+    """Read an order."""
     return Order(
         pool=PoolId(m.pool),
         author=m.author,
@@ -183,11 +192,19 @@ def _read_order(m: pb.Order) -> Order:
     )
 
 
+def _fill_rebase(m: pb.Rebase, body: Rebase) -> None:
+    m.pool, m.target, m.author, m.reason = body.pool, body.target, body.author, body.reason
+
+
+def _read_rebase(m: pb.Rebase) -> Rebase:
+    return Rebase(pool=PoolId(m.pool), target=m.target, author=m.author, reason=m.reason)
+
+
 def _fill_intent(m: pb.Intent, body: Intent) -> None:
     m.pool, m.policy_text, m.policy_author = body.pool, body.policy_text, body.policy_author
     m.mode, m.paused, m.as_of = _mode(body.mode), body.paused, body.as_of
     for override in body.overrides:
-        _fill_override(m.overrides.add(), override)
+        fill_override(m.overrides.add(), override)
 
 
 def _read_intent(m: pb.Intent) -> Intent:
@@ -197,7 +214,7 @@ def _read_intent(m: pb.Intent) -> Intent:
         policy_author=m.policy_author,
         mode=MODES.member(m.mode, Mode),
         paused=m.paused,
-        overrides=tuple(_read_override(override) for override in m.overrides),
+        overrides=tuple(read_override(override) for override in m.overrides),
         as_of=m.as_of,
     )
 
@@ -252,15 +269,16 @@ _CODECS: dict[str, tuple[type, Callable[[Any, Any], None], Callable[[Any], Body]
     "frame": (Frame, fill_frame, read_frame),
     "tick": (Tick, _fill_tick, _read_tick),
     "claim": (Claim, _fill_claim, _read_claim),
-    "attach": (Attach, _fill_attach, _read_attach),
-    "ack": (Ack, _fill_ack, _read_ack),
-    "override_set": (OverrideSet, _fill_override, _read_override),
+    "attach": (Attach, fill_attach, read_attach),
+    "ack": (Ack, fill_ack, read_ack),
+    "override_set": (OverrideSet, fill_override, read_override),
     "override_clear": (OverrideClear, _fill_clear, _read_clear),
     "policy": (PolicyText, _fill_policy, _read_policy),
-    "order": (Order, _fill_order, _read_order),
+    "order": (Order, fill_order, read_order),
     "intent": (Intent, _fill_intent, _read_intent),
     "grant": (Grant, _fill_grant, _read_grant),
     "proposal": (SlowProposal, _fill_slow, _read_slow),
+    "rebase": (Rebase, _fill_rebase, _read_rebase),
 }
 _FIELDS = {kind: (field, fill) for field, (kind, fill, _) in _CODECS.items()}
 _READERS = {field: read for field, (_, _, read) in _CODECS.items()}

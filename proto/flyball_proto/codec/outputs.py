@@ -12,6 +12,7 @@ from flyball_core.outputs import (
     Directive,
     Heartbeat,
     LaneRule,
+    RebaseNotice,
     RecordKind,
     Route,
     RoutingTable,
@@ -43,19 +44,21 @@ _KINDS = EnumPair(
 )
 
 
-def encode_directive(output: Directive | RoutingTable | Heartbeat) -> bytes:
+def encode_directive(output: Directive | RoutingTable | Heartbeat | RebaseNotice) -> bytes:
     """The bytes of one record of the directives topic."""
     record = pb.DirectiveRecord()
     if isinstance(output, Directive):
         fill_directive(record.directive, output)
     elif isinstance(output, RoutingTable):
         fill_table(record.table, output)
+    elif isinstance(output, RebaseNotice):
+        fill_rebase(record.rebase, output)
     else:
         fill_heartbeat(record.heartbeat, output)
     return record.SerializeToString(deterministic=True)
 
 
-def decode_directive(value: bytes) -> Directive | RoutingTable | Heartbeat:
+def decode_directive(value: bytes) -> Directive | RoutingTable | Heartbeat | RebaseNotice:
     """One record of the directives topic; `Rejected` if it is none."""
     try:
         record = pb.DirectiveRecord.FromString(value)
@@ -68,6 +71,8 @@ def decode_directive(value: bytes) -> Directive | RoutingTable | Heartbeat:
         return read_table(record.table)
     if kind == "heartbeat":
         return read_heartbeat(record.heartbeat)
+    if kind == "rebase":
+        return read_rebase(record.rebase)
     raise Rejected("a DirectiveRecord of a kind not known here")
 
 
@@ -126,6 +131,23 @@ def read_heartbeat(m: pb.Heartbeat) -> Heartbeat:
     """Read a heartbeat."""
     return Heartbeat(
         pool=PoolId(m.pool), version=read_version(m.version), time_s=m.time_s, wall_s=m.wall_s, hold_s=m.hold_s
+    )
+
+
+def fill_rebase(m: pb.RebaseNotice, output: RebaseNotice) -> None:
+    """Write the notice of a rebase."""
+    m.pool, m.target, m.author, m.expires_wall_s = output.pool, output.target, output.author, output.expires_wall_s
+    fill_version(m.version, output.version)
+
+
+def read_rebase(m: pb.RebaseNotice) -> RebaseNotice:
+    """Read the notice of a rebase."""
+    return RebaseNotice(
+        pool=PoolId(m.pool),
+        target=m.target,
+        version=read_version(m.version),
+        author=m.author,
+        expires_wall_s=m.expires_wall_s,
     )
 
 
@@ -200,6 +222,7 @@ def _fill_decision(m: pb.DecisionRecord, output: DecisionRecord) -> None:
             fill_value(made.allowed, verdict.allowed)
     m.published.extend(output.published)
     fill_setting(m.effective, output.effective)
+    m.refused = output.refused
 
 
 def _read_decision(m: pb.DecisionRecord) -> DecisionRecord:
@@ -229,6 +252,7 @@ def _read_decision(m: pb.DecisionRecord) -> DecisionRecord:
         ),
         published=tuple(m.published),
         effective=read_setting(m.effective),
+        refused=m.refused,
     )
 
 

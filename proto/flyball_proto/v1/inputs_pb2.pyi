@@ -62,6 +62,7 @@ class InputRecord(google.protobuf.message.Message):
     INTENT_FIELD_NUMBER: builtins.int
     GRANT_FIELD_NUMBER: builtins.int
     PROPOSAL_FIELD_NUMBER: builtins.int
+    REBASE_FIELD_NUMBER: builtins.int
     @property
     def frame(self) -> flyball_proto.v1.telemetry_pb2.TelemetryFrame: ...
     @property
@@ -86,6 +87,8 @@ class InputRecord(google.protobuf.message.Message):
     def grant(self) -> global___Grant: ...
     @property
     def proposal(self) -> global___SlowProposal: ...
+    @property
+    def rebase(self) -> global___Rebase: ...
     def __init__(
         self,
         *,
@@ -101,10 +104,11 @@ class InputRecord(google.protobuf.message.Message):
         intent: global___Intent | None = ...,
         grant: global___Grant | None = ...,
         proposal: global___SlowProposal | None = ...,
+        rebase: global___Rebase | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "attach", b"attach", "body", b"body", "claim", b"claim", "frame", b"frame", "grant", b"grant", "intent", b"intent", "order", b"order", "override_clear", b"override_clear", "override_set", b"override_set", "policy", b"policy", "proposal", b"proposal", "tick", b"tick"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "attach", b"attach", "body", b"body", "claim", b"claim", "frame", b"frame", "grant", b"grant", "intent", b"intent", "order", b"order", "override_clear", b"override_clear", "override_set", b"override_set", "policy", b"policy", "proposal", b"proposal", "tick", b"tick"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["frame", "claim", "tick", "attach", "ack", "override_set", "override_clear", "policy", "order", "intent", "grant", "proposal"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "attach", b"attach", "body", b"body", "claim", b"claim", "frame", b"frame", "grant", b"grant", "intent", b"intent", "order", b"order", "override_clear", b"override_clear", "override_set", b"override_set", "policy", b"policy", "proposal", b"proposal", "rebase", b"rebase", "tick", b"tick"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "attach", b"attach", "body", b"body", "claim", b"claim", "frame", b"frame", "grant", b"grant", "intent", b"intent", "order", b"order", "override_clear", b"override_clear", "override_set", b"override_set", "policy", b"policy", "proposal", b"proposal", "rebase", b"rebase", "tick", b"tick"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["frame", "claim", "tick", "attach", "ack", "override_set", "override_clear", "policy", "order", "intent", "grant", "proposal", "rebase"] | None: ...
 
 global___InputRecord = InputRecord
 
@@ -444,6 +448,35 @@ class Order(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_reset_policy", b"_reset_policy"]) -> typing.Literal["reset_policy"] | None: ...
 
 global___Order = Order
+
+@typing.final
+class Rebase(google.protobuf.message.Message):
+    """An operator lets receivers that hold another log's version take this log's. Targets that
+    hold a version of this log are not touched.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    pool: builtins.str
+    target: builtins.str
+    """engine or gateway; empty: all of the pool"""
+    author: builtins.str
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        pool: builtins.str = ...,
+        target: builtins.str = ...,
+        author: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "pool", b"pool", "reason", b"reason", "target", b"target"]) -> None: ...
+
+global___Rebase = Rebase
 
 @typing.final
 class Intent(google.protobuf.message.Message):

@@ -16,7 +16,7 @@ from flyball_proto.v1 import common_pb2 as flyball__proto_dot_v1_dot_common__pb2
 from flyball_proto.v1 import inputs_pb2 as flyball__proto_dot_v1_dot_inputs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66lyball_proto/v1/outputs.proto\x12\nflyball.v1\x1a\x1d\x66lyball_proto/v1/common.proto\x1a\x1d\x66lyball_proto/v1/inputs.proto\"\x9c\x01\n\x0f\x44irectiveRecord\x12*\n\tdirective\x18\x01 \x01(\x0b\x32\x15.flyball.v1.DirectiveH\x00\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x18.flyball.v1.RoutingTableH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.flyball.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"\x84\x02\n\tDirective\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x17\n\x0f\x63\x61pability_hash\x18\x04 \x01(\t\x12$\n\x07version\x18\x05 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x31\n\x06values\x18\x06 \x03(\x0b\x32!.flyball.v1.Directive.ValuesEntry\x12\x10\n\x08\x64\x65\x63ision\x18\x07 \x01(\t\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\">\n\x05Route\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x15\n\rin_flight_cap\x18\x03 \x01(\r\">\n\x08LaneRule\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x05\x12\x12\n\nmax_wait_s\x18\x03 \x01(\x01\"\xad\x01\n\x0cRoutingTable\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12$\n\x07version\x18\x03 \x01(\x0b\x32\x13.flyball.v1.Version\x12!\n\x06routes\x18\x04 \x03(\x0b\x32\x11.flyball.v1.Route\x12#\n\x05lanes\x18\x05 \x03(\x0b\x32\x14.flyball.v1.LaneRule\x12\x10\n\x08\x64\x65\x63ision\x18\x06 \x01(\t\"o\n\tHeartbeat\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x07version\x18\x02 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x0e\n\x06wall_s\x18\x04 \x01(\x01\x12\x0e\n\x06hold_s\x18\x05 \x01(\x01\"\x96\x01\n\x07Verdict\x12&\n\x08proposal\x18\x01 \x01(\x0b\x32\x14.flyball.v1.Proposal\x12!\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value\x12\"\n\x07\x61llowed\x18\x03 \x01(\x0b\x32\x11.flyball.v1.Value\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xc6\x04\n\x0e\x44\x65\x63isionRecord\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.flyball.v1.RecordKind\x12$\n\x07version\x18\x03 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x10\n\x08\x64\x65\x63ision\x18\x04 \x01(\t\x12\x0e\n\x06time_s\x18\x05 \x01(\x01\x12\x0e\n\x06wall_s\x18\x06 \x01(\x01\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0e\n\x06regime\x18\x08 \x01(\t\x12\x12\n\nconfidence\x18\t \x01(\x01\x12\x0f\n\x07summary\x18\n \x01(\t\x12+\n\x0btarget_kind\x18\x0b \x01(\x0e\x32\x16.flyball.v1.TargetKind\x12\x0e\n\x06target\x18\x0c \x01(\t\x12:\n\x08\x66\x65\x61tures\x18\r \x03(\x0b\x32(.flyball.v1.DecisionRecord.FeaturesEntry\x12%\n\x08verdicts\x18\x0e \x03(\x0b\x32\x13.flyball.v1.Verdict\x12\x11\n\tpublished\x18\x0f \x03(\t\x12<\n\teffective\x18\x10 \x03(\x0b\x32).flyball.v1.DecisionRecord.EffectiveEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x43\n\x0e\x45\x66\x66\x65\x63tiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\"\x84\x03\n\nTickRecord\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x07version\x18\x02 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x0e\n\x06wall_s\x18\x04 \x01(\x01\x12\x15\n\rinputs_digest\x18\x05 \x01(\x07\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06regime\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\r\n\x05\x61larm\x18\t \x01(\x08\x12\x36\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32$.flyball.v1.TickRecord.FeaturesEntry\x12\x32\n\x06\x63ounts\x18\x0b \x03(\x0b\x32\".flyball.v1.TickRecord.CountsEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"m\n\x0b\x41uditRecord\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.flyball.v1.DecisionRecordH\x00\x12&\n\x04tick\x18\x02 \x01(\x0b\x32\x16.flyball.v1.TickRecordH\x00\x42\x06\n\x04\x62ody\"\x9b\x01\n\nCheckpoint\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0c\n\x04part\x18\x06 \x01(\r\x12\r\n\x05parts\x18\x07 \x01(\r\x12\x0b\n\x03\x63rc\x18\x08 \x01(\x07\x12\x0f\n\x07payload\x18\t \x01(\x0c*\x9f\x01\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECORD_KIND_DECISION\x10\x01\x12\x13\n\x0fRECORD_KIND_ACK\x10\x02\x12\x17\n\x13RECORD_KIND_OUTCOME\x10\x03\x12\x15\n\x11RECORD_KIND_ORDER\x10\x04\x12\x15\n\x11RECORD_KIND_ALARM\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66lyball_proto/v1/outputs.proto\x12\nflyball.v1\x1a\x1d\x66lyball_proto/v1/common.proto\x1a\x1d\x66lyball_proto/v1/inputs.proto\"\xc8\x01\n\x0f\x44irectiveRecord\x12*\n\tdirective\x18\x01 \x01(\x0b\x32\x15.flyball.v1.DirectiveH\x00\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x18.flyball.v1.RoutingTableH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.flyball.v1.HeartbeatH\x00\x12*\n\x06rebase\x18\x04 \x01(\x0b\x32\x18.flyball.v1.RebaseNoticeH\x00\x42\x06\n\x04\x62ody\"\x84\x02\n\tDirective\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x17\n\x0f\x63\x61pability_hash\x18\x04 \x01(\t\x12$\n\x07version\x18\x05 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x31\n\x06values\x18\x06 \x03(\x0b\x32!.flyball.v1.Directive.ValuesEntry\x12\x10\n\x08\x64\x65\x63ision\x18\x07 \x01(\t\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\">\n\x05Route\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x15\n\rin_flight_cap\x18\x03 \x01(\r\">\n\x08LaneRule\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x05\x12\x12\n\nmax_wait_s\x18\x03 \x01(\x01\"\xad\x01\n\x0cRoutingTable\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12$\n\x07version\x18\x03 \x01(\x0b\x32\x13.flyball.v1.Version\x12!\n\x06routes\x18\x04 \x03(\x0b\x32\x11.flyball.v1.Route\x12#\n\x05lanes\x18\x05 \x03(\x0b\x32\x14.flyball.v1.LaneRule\x12\x10\n\x08\x64\x65\x63ision\x18\x06 \x01(\t\"o\n\tHeartbeat\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x07version\x18\x02 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x0e\n\x06wall_s\x18\x04 \x01(\x01\x12\x0e\n\x06hold_s\x18\x05 \x01(\x01\"z\n\x0cRebaseNotice\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12$\n\x07version\x18\x03 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x16\n\x0e\x65xpires_wall_s\x18\x05 \x01(\x01\"\x96\x01\n\x07Verdict\x12&\n\x08proposal\x18\x01 \x01(\x0b\x32\x14.flyball.v1.Proposal\x12!\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value\x12\"\n\x07\x61llowed\x18\x03 \x01(\x0b\x32\x11.flyball.v1.Value\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xd7\x04\n\x0e\x44\x65\x63isionRecord\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.flyball.v1.RecordKind\x12$\n\x07version\x18\x03 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x10\n\x08\x64\x65\x63ision\x18\x04 \x01(\t\x12\x0e\n\x06time_s\x18\x05 \x01(\x01\x12\x0e\n\x06wall_s\x18\x06 \x01(\x01\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0e\n\x06regime\x18\x08 \x01(\t\x12\x12\n\nconfidence\x18\t \x01(\x01\x12\x0f\n\x07summary\x18\n \x01(\t\x12+\n\x0btarget_kind\x18\x0b \x01(\x0e\x32\x16.flyball.v1.TargetKind\x12\x0e\n\x06target\x18\x0c \x01(\t\x12:\n\x08\x66\x65\x61tures\x18\r \x03(\x0b\x32(.flyball.v1.DecisionRecord.FeaturesEntry\x12%\n\x08verdicts\x18\x0e \x03(\x0b\x32\x13.flyball.v1.Verdict\x12\x11\n\tpublished\x18\x0f \x03(\t\x12<\n\teffective\x18\x10 \x03(\x0b\x32).flyball.v1.DecisionRecord.EffectiveEntry\x12\x0f\n\x07refused\x18\x11 \x01(\x08\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x43\n\x0e\x45\x66\x66\x65\x63tiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\"\x84\x03\n\nTickRecord\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12$\n\x07version\x18\x02 \x01(\x0b\x32\x13.flyball.v1.Version\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x0e\n\x06wall_s\x18\x04 \x01(\x01\x12\x15\n\rinputs_digest\x18\x05 \x01(\x07\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06regime\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\r\n\x05\x61larm\x18\t \x01(\x08\x12\x36\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32$.flyball.v1.TickRecord.FeaturesEntry\x12\x32\n\x06\x63ounts\x18\x0b \x03(\x0b\x32\".flyball.v1.TickRecord.CountsEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"m\n\x0b\x41uditRecord\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.flyball.v1.DecisionRecordH\x00\x12&\n\x04tick\x18\x02 \x01(\x0b\x32\x16.flyball.v1.TickRecordH\x00\x42\x06\n\x04\x62ody\"\x9b\x01\n\nCheckpoint\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0c\n\x04part\x18\x06 \x01(\r\x12\r\n\x05parts\x18\x07 \x01(\r\x12\x0b\n\x03\x63rc\x18\x08 \x01(\x07\x12\x0f\n\x07payload\x18\t \x01(\x0c*\x9f\x01\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECORD_KIND_DECISION\x10\x01\x12\x13\n\x0fRECORD_KIND_ACK\x10\x02\x12\x17\n\x13RECORD_KIND_OUTCOME\x10\x03\x12\x15\n\x11RECORD_KIND_ORDER\x10\x04\x12\x15\n\x11RECORD_KIND_ALARM\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,38 +33,40 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_TICKRECORD_FEATURESENTRY']._serialized_options = b'8\001'
   _globals['_TICKRECORD_COUNTSENTRY']._options = None
   _globals['_TICKRECORD_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_RECORDKIND']._serialized_start=2346
-  _globals['_RECORDKIND']._serialized_end=2505
+  _globals['_RECORDKIND']._serialized_start=2531
+  _globals['_RECORDKIND']._serialized_end=2690
   _globals['_DIRECTIVERECORD']._serialized_start=109
-  _globals['_DIRECTIVERECORD']._serialized_end=265
-  _globals['_DIRECTIVE']._serialized_start=268
-  _globals['_DIRECTIVE']._serialized_end=528
-  _globals['_DIRECTIVE_VALUESENTRY']._serialized_start=464
-  _globals['_DIRECTIVE_VALUESENTRY']._serialized_end=528
-  _globals['_ROUTE']._serialized_start=530
-  _globals['_ROUTE']._serialized_end=592
-  _globals['_LANERULE']._serialized_start=594
-  _globals['_LANERULE']._serialized_end=656
-  _globals['_ROUTINGTABLE']._serialized_start=659
-  _globals['_ROUTINGTABLE']._serialized_end=832
-  _globals['_HEARTBEAT']._serialized_start=834
-  _globals['_HEARTBEAT']._serialized_end=945
-  _globals['_VERDICT']._serialized_start=948
-  _globals['_VERDICT']._serialized_end=1098
-  _globals['_DECISIONRECORD']._serialized_start=1101
-  _globals['_DECISIONRECORD']._serialized_end=1683
-  _globals['_DECISIONRECORD_FEATURESENTRY']._serialized_start=1567
-  _globals['_DECISIONRECORD_FEATURESENTRY']._serialized_end=1614
-  _globals['_DECISIONRECORD_EFFECTIVEENTRY']._serialized_start=1616
-  _globals['_DECISIONRECORD_EFFECTIVEENTRY']._serialized_end=1683
-  _globals['_TICKRECORD']._serialized_start=1686
-  _globals['_TICKRECORD']._serialized_end=2074
-  _globals['_TICKRECORD_FEATURESENTRY']._serialized_start=1567
-  _globals['_TICKRECORD_FEATURESENTRY']._serialized_end=1614
-  _globals['_TICKRECORD_COUNTSENTRY']._serialized_start=2029
-  _globals['_TICKRECORD_COUNTSENTRY']._serialized_end=2074
-  _globals['_AUDITRECORD']._serialized_start=2076
-  _globals['_AUDITRECORD']._serialized_end=2185
-  _globals['_CHECKPOINT']._serialized_start=2188
-  _globals['_CHECKPOINT']._serialized_end=2343
+  _globals['_DIRECTIVERECORD']._serialized_end=309
+  _globals['_DIRECTIVE']._serialized_start=312
+  _globals['_DIRECTIVE']._serialized_end=572
+  _globals['_DIRECTIVE_VALUESENTRY']._serialized_start=508
+  _globals['_DIRECTIVE_VALUESENTRY']._serialized_end=572
+  _globals['_ROUTE']._serialized_start=574
+  _globals['_ROUTE']._serialized_end=636
+  _globals['_LANERULE']._serialized_start=638
+  _globals['_LANERULE']._serialized_end=700
+  _globals['_ROUTINGTABLE']._serialized_start=703
+  _globals['_ROUTINGTABLE']._serialized_end=876
+  _globals['_HEARTBEAT']._serialized_start=878
+  _globals['_HEARTBEAT']._serialized_end=989
+  _globals['_REBASENOTICE']._serialized_start=991
+  _globals['_REBASENOTICE']._serialized_end=1113
+  _globals['_VERDICT']._serialized_start=1116
+  _globals['_VERDICT']._serialized_end=1266
+  _globals['_DECISIONRECORD']._serialized_start=1269
+  _globals['_DECISIONRECORD']._serialized_end=1868
+  _globals['_DECISIONRECORD_FEATURESENTRY']._serialized_start=1752
+  _globals['_DECISIONRECORD_FEATURESENTRY']._serialized_end=1799
+  _globals['_DECISIONRECORD_EFFECTIVEENTRY']._serialized_start=1801
+  _globals['_DECISIONRECORD_EFFECTIVEENTRY']._serialized_end=1868
+  _globals['_TICKRECORD']._serialized_start=1871
+  _globals['_TICKRECORD']._serialized_end=2259
+  _globals['_TICKRECORD_FEATURESENTRY']._serialized_start=1752
+  _globals['_TICKRECORD_FEATURESENTRY']._serialized_end=1799
+  _globals['_TICKRECORD_COUNTSENTRY']._serialized_start=2214
+  _globals['_TICKRECORD_COUNTSENTRY']._serialized_end=2259
+  _globals['_AUDITRECORD']._serialized_start=2261
+  _globals['_AUDITRECORD']._serialized_end=2370
+  _globals['_CHECKPOINT']._serialized_start=2373
+  _globals['_CHECKPOINT']._serialized_end=2528
 # @@protoc_insertion_point(module_scope)

@@ -56,22 +56,26 @@ class DirectiveRecord(google.protobuf.message.Message):
     DIRECTIVE_FIELD_NUMBER: builtins.int
     TABLE_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
+    REBASE_FIELD_NUMBER: builtins.int
     @property
     def directive(self) -> global___Directive: ...
     @property
     def table(self) -> global___RoutingTable: ...
     @property
     def heartbeat(self) -> global___Heartbeat: ...
+    @property
+    def rebase(self) -> global___RebaseNotice: ...
     def __init__(
         self,
         *,
         directive: global___Directive | None = ...,
         table: global___RoutingTable | None = ...,
         heartbeat: global___Heartbeat | None = ...,
+        rebase: global___RebaseNotice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "table", b"table"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "table", b"table"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["directive", "table", "heartbeat"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "rebase", b"rebase", "table", b"table"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "rebase", b"rebase", "table", b"table"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["directive", "table", "heartbeat", "rebase"] | None: ...
 
 global___DirectiveRecord = DirectiveRecord
 
@@ -251,6 +255,41 @@ class Heartbeat(google.protobuf.message.Message):
 global___Heartbeat = Heartbeat
 
 @typing.final
+class RebaseNotice(google.protobuf.message.Message):
+    """An audited permission: receivers of the pool that hold another log's version may forget it
+    and take this log's. Pushers hand it to whom it concerns until it expires.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    EXPIRES_WALL_S_FIELD_NUMBER: builtins.int
+    pool: builtins.str
+    target: builtins.str
+    """engine or gateway; empty: all of the pool"""
+    author: builtins.str
+    expires_wall_s: builtins.float
+    """against the wall time of the pool's heartbeats"""
+    @property
+    def version(self) -> flyball_proto.v1.common_pb2.Version: ...
+    def __init__(
+        self,
+        *,
+        pool: builtins.str = ...,
+        target: builtins.str = ...,
+        version: flyball_proto.v1.common_pb2.Version | None = ...,
+        author: builtins.str = ...,
+        expires_wall_s: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "expires_wall_s", b"expires_wall_s", "pool", b"pool", "target", b"target", "version", b"version"]) -> None: ...
+
+global___RebaseNotice = RebaseNotice
+
+@typing.final
 class Verdict(google.protobuf.message.Message):
     """What the guard made of one proposal."""
 
@@ -341,6 +380,7 @@ class DecisionRecord(google.protobuf.message.Message):
     VERDICTS_FIELD_NUMBER: builtins.int
     PUBLISHED_FIELD_NUMBER: builtins.int
     EFFECTIVE_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     pool: builtins.str
     kind: global___RecordKind.ValueType
     decision: builtins.str
@@ -353,6 +393,8 @@ class DecisionRecord(google.protobuf.message.Message):
     summary: builtins.str
     target_kind: flyball_proto.v1.common_pb2.TargetKind.ValueType
     target: builtins.str
+    refused: builtins.bool
+    """ORDER: it was not followed, and the summary says why"""
     @property
     def version(self) -> flyball_proto.v1.common_pb2.Version: ...
     @property
@@ -384,9 +426,10 @@ class DecisionRecord(google.protobuf.message.Message):
         verdicts: collections.abc.Iterable[global___Verdict] | None = ...,
         published: collections.abc.Iterable[builtins.str] | None = ...,
         effective: collections.abc.Mapping[builtins.str, flyball_proto.v1.common_pb2.Value] | None = ...,
+        refused: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["confidence", b"confidence", "decision", b"decision", "effective", b"effective", "features", b"features", "kind", b"kind", "mode", b"mode", "pool", b"pool", "published", b"published", "regime", b"regime", "summary", b"summary", "target", b"target", "target_kind", b"target_kind", "time_s", b"time_s", "verdicts", b"verdicts", "version", b"version", "wall_s", b"wall_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["confidence", b"confidence", "decision", b"decision", "effective", b"effective", "features", b"features", "kind", b"kind", "mode", b"mode", "pool", b"pool", "published", b"published", "refused", b"refused", "regime", b"regime", "summary", b"summary", "target", b"target", "target_kind", b"target_kind", "time_s", b"time_s", "verdicts", b"verdicts", "version", b"version", "wall_s", b"wall_s"]) -> None: ...
 
 global___DecisionRecord = DecisionRecord
 

@@ -17,17 +17,25 @@ from flyball_proto.v1 import inputs_pb2 as flyball__proto_dot_v1_dot_inputs__pb2
 from flyball_proto.v1 import outputs_pb2 as flyball__proto_dot_v1_dot_outputs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66lyball_proto/v1/services.proto\x12\nflyball.v1\x1a\x1d\x66lyball_proto/v1/common.proto\x1a\x1d\x66lyball_proto/v1/inputs.proto\x1a\x1e\x66lyball_proto/v1/outputs.proto\"9\n\rAppendRequest\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.flyball.v1.AppendEntry\"+\n\x0b\x41ppendEntry\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"!\n\x0e\x41ppendResponse\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\"_\n\x0fReceiverMessage\x12$\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x12.flyball.v1.AttachH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.flyball.v1.AckH\x00\x42\x06\n\x04\x62ody\"\x9a\x01\n\rPusherMessage\x12*\n\tdirective\x18\x01 \x01(\x0b\x32\x15.flyball.v1.DirectiveH\x00\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x18.flyball.v1.RoutingTableH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.flyball.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"\x1d\n\rStatusRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"7\n\x0eStatusResponse\x12%\n\x05pools\x18\x01 \x03(\x0b\x32\x16.flyball.v1.PoolStatus\"\xe3\x01\n\nPoolStatus\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x1e\n\x04mode\x18\x04 \x01(\x0e\x32\x10.flyball.v1.Mode\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x0e\n\x06regime\x18\x06 \x01(\t\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12)\n\x07targets\x18\x08 \x03(\x0b\x32\x18.flyball.v1.TargetStatus\x12*\n\toverrides\x18\t \x03(\x0b\x32\x17.flyball.v1.OverrideSet\"\xe3\x02\n\x0cTargetStatus\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.flyball.v1.TargetKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x34\n\x06wanted\x18\x04 \x03(\x0b\x32$.flyball.v1.TargetStatus.WantedEntry\x12:\n\teffective\x18\x05 \x03(\x0b\x32\'.flyball.v1.TargetStatus.EffectiveEntry\x12\x0f\n\x07trouble\x18\x06 \x01(\t\x1a@\n\x0bWantedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\x1a\x43\n\x0e\x45\x66\x66\x65\x63tiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\"E\n\x10\x44\x65\x63isionsRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x66rom_offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\x1f\n\rWriteResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x32P\n\rAppendService\x12?\n\x06\x41ppend\x12\x19.flyball.v1.AppendRequest\x1a\x1a.flyball.v1.AppendResponse2U\n\rAttachService\x12\x44\n\x06\x41ttach\x12\x1b.flyball.v1.ReceiverMessage\x1a\x19.flyball.v1.PusherMessage(\x01\x30\x01\x32\x9c\x01\n\x13OperatorReadService\x12?\n\x06Status\x12\x19.flyball.v1.StatusRequest\x1a\x1a.flyball.v1.StatusResponse\x12\x44\n\tDecisions\x12\x1c.flyball.v1.DecisionsRequest\x1a\x17.flyball.v1.AuditRecord0\x01\x32\x9d\x02\n\x14OperatorWriteService\x12\x41\n\x0bSetOverride\x12\x17.flyball.v1.OverrideSet\x1a\x19.flyball.v1.WriteResponse\x12\x45\n\rClearOverride\x12\x19.flyball.v1.OverrideClear\x1a\x19.flyball.v1.WriteResponse\x12@\n\x0b\x41pplyPolicy\x12\x16.flyball.v1.PolicyText\x1a\x19.flyball.v1.WriteResponse\x12\x39\n\tGiveOrder\x12\x11.flyball.v1.Order\x1a\x19.flyball.v1.WriteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66lyball_proto/v1/services.proto\x12\nflyball.v1\x1a\x1d\x66lyball_proto/v1/common.proto\x1a\x1d\x66lyball_proto/v1/inputs.proto\x1a\x1e\x66lyball_proto/v1/outputs.proto\"9\n\rAppendRequest\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.flyball.v1.AppendEntry\"+\n\x0b\x41ppendEntry\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"!\n\x0e\x41ppendResponse\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\"_\n\x0fReceiverMessage\x12$\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x12.flyball.v1.AttachH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.flyball.v1.AckH\x00\x42\x06\n\x04\x62ody\"\xc6\x01\n\rPusherMessage\x12*\n\tdirective\x18\x01 \x01(\x0b\x32\x15.flyball.v1.DirectiveH\x00\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x18.flyball.v1.RoutingTableH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.flyball.v1.HeartbeatH\x00\x12*\n\x06rebase\x18\x04 \x01(\x0b\x32\x18.flyball.v1.RebaseNoticeH\x00\x42\x06\n\x04\x62ody\"\x1d\n\rStatusRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"\xdc\x01\n\x0eStatusResponse\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x0b\n\x03log\x18\x03 \x01(\t\x12\x12\n\npartitions\x18\x04 \x01(\r\x12%\n\x05pools\x18\x05 \x03(\x0b\x32\x16.flyball.v1.PoolStatus\x12*\n\x05owned\x18\x06 \x03(\x0b\x32\x1b.flyball.v1.PartitionStatus\x12\r\n\x05ready\x18\x07 \x01(\x08\x12\x13\n\x0bwaiting_for\x18\x08 \x03(\t\x12\x0e\n\x06wall_s\x18\t \x01(\x01\"Y\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rinputs_behind\x18\x03 \x01(\x04\x12\r\n\x05ticks\x18\x04 \x01(\x04\"\xbb\x05\n\nPoolStatus\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x1e\n\x04mode\x18\x04 \x01(\x0e\x32\x10.flyball.v1.Mode\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x0e\n\x06regime\x18\x06 \x01(\t\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12)\n\x07targets\x18\x08 \x03(\x0b\x32\x18.flyball.v1.TargetStatus\x12*\n\toverrides\x18\t \x03(\x0b\x32\x17.flyball.v1.OverrideSet\x12\x11\n\tpartition\x18\n \x01(\r\x12\x10\n\x08regime_s\x18\x0b \x01(\x01\x12\x0e\n\x06time_s\x18\x0c \x01(\x01\x12\x0e\n\x06wall_s\x18\r \x01(\x01\x12\x15\n\rpolicy_author\x18\x0e \x01(\t\x12\x36\n\x08\x66\x65\x61tures\x18\x0f \x03(\x0b\x32$.flyball.v1.PoolStatus.FeaturesEntry\x12<\n\x0bquarantined\x18\x10 \x03(\x0b\x32\'.flyball.v1.PoolStatus.QuarantinedEntry\x12\'\n\x06\x61gents\x18\x11 \x03(\x0b\x32\x17.flyball.v1.AgentStatus\x12\x32\n\x06\x63ounts\x18\x12 \x03(\x0b\x32\".flyball.v1.PoolStatus.CountsEntry\x12\x13\n\x0brelaunching\x18\x13 \x03(\t\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x32\n\x10QuarantinedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"W\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\t\x12\x12\n\x05\x61ge_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05stale\x18\x04 \x01(\x08\x42\x08\n\x06_age_s\"\xb2\x04\n\x0cTargetStatus\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.flyball.v1.TargetKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x34\n\x06wanted\x18\x04 \x03(\x0b\x32$.flyball.v1.TargetStatus.WantedEntry\x12:\n\teffective\x18\x05 \x03(\x0b\x32\'.flyball.v1.TargetStatus.EffectiveEntry\x12\x0f\n\x07trouble\x18\x06 \x01(\t\x12\x10\n\x08\x61ttached\x18\x07 \x01(\x08\x12!\n\x04told\x18\x08 \x01(\x0b\x32\x13.flyball.v1.Version\x12\"\n\x05\x61\x63ked\x18\t \x01(\x0b\x32\x13.flyball.v1.Version\x12\r\n\x05stale\x18\n \x01(\x08\x12\x0e\n\x06weight\x18\x0b \x01(\r\x12\x0f\n\x07variant\x18\x0c \x01(\t\x12\r\n\x05phase\x18\r \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x0e \x01(\x08\x12#\n\x05knobs\x18\x0f \x03(\x0b\x32\x14.flyball.v1.KnobSpec\x1a@\n\x0bWantedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\x1a\x43\n\x0e\x45\x66\x66\x65\x63tiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.flyball.v1.Value:\x02\x38\x01\" \n\x10GetPolicyRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"N\n\x11GetPolicyResponse\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\r\n\x05owned\x18\x04 \x01(\x08\"j\n\x10\x44\x65\x63isionsRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x66rom_offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x10\n\x08\x66rom_end\x18\x04 \x01(\x08\x12\x11\n\tpartition\x18\x05 \x01(\r\"P\n\rDecisionsPage\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.flyball.v1.DecisionEntry\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\"H\n\rDecisionEntry\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\'\n\x06record\x18\x02 \x01(\x0b\x32\x17.flyball.v1.AuditRecord\"k\n\rWriteResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.flyball.v1.WriteOutcome\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t*~\n\x0cWriteOutcome\x12\x1d\n\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17WRITE_OUTCOME_ON_RECORD\x10\x01\x12\x17\n\x13WRITE_OUTCOME_TAKEN\x10\x02\x12\x19\n\x15WRITE_OUTCOME_REFUSED\x10\x03\x32P\n\rAppendService\x12?\n\x06\x41ppend\x12\x19.flyball.v1.AppendRequest\x1a\x1a.flyball.v1.AppendResponse2U\n\rAttachService\x12\x44\n\x06\x41ttach\x12\x1b.flyball.v1.ReceiverMessage\x1a\x19.flyball.v1.PusherMessage(\x01\x30\x01\x32\xe8\x01\n\x13OperatorReadService\x12?\n\x06Status\x12\x19.flyball.v1.StatusRequest\x1a\x1a.flyball.v1.StatusResponse\x12H\n\tGetPolicy\x12\x1c.flyball.v1.GetPolicyRequest\x1a\x1d.flyball.v1.GetPolicyResponse\x12\x46\n\tDecisions\x12\x1c.flyball.v1.DecisionsRequest\x1a\x19.flyball.v1.DecisionsPage0\x01\x32\xda\x02\n\x14OperatorWriteService\x12\x41\n\x0bSetOverride\x12\x17.flyball.v1.OverrideSet\x1a\x19.flyball.v1.WriteResponse\x12\x45\n\rClearOverride\x12\x19.flyball.v1.OverrideClear\x1a\x19.flyball.v1.WriteResponse\x12@\n\x0b\x41pplyPolicy\x12\x16.flyball.v1.PolicyText\x1a\x19.flyball.v1.WriteResponse\x12\x39\n\tGiveOrder\x12\x11.flyball.v1.Order\x1a\x19.flyball.v1.WriteResponse\x12;\n\nGiveRebase\x12\x12.flyball.v1.Rebase\x1a\x19.flyball.v1.WriteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flyball_proto.v1.services_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_POOLSTATUS_FEATURESENTRY']._options = None
+  _globals['_POOLSTATUS_FEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_POOLSTATUS_QUARANTINEDENTRY']._options = None
+  _globals['_POOLSTATUS_QUARANTINEDENTRY']._serialized_options = b'8\001'
+  _globals['_POOLSTATUS_COUNTSENTRY']._options = None
+  _globals['_POOLSTATUS_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_TARGETSTATUS_WANTEDENTRY']._options = None
   _globals['_TARGETSTATUS_WANTEDENTRY']._serialized_options = b'8\001'
   _globals['_TARGETSTATUS_EFFECTIVEENTRY']._options = None
   _globals['_TARGETSTATUS_EFFECTIVEENTRY']._serialized_options = b'8\001'
+  _globals['_WRITEOUTCOME']._serialized_start=2766
+  _globals['_WRITEOUTCOME']._serialized_end=2892
   _globals['_APPENDREQUEST']._serialized_start=141
   _globals['_APPENDREQUEST']._serialized_end=198
   _globals['_APPENDENTRY']._serialized_start=200
@@ -37,29 +45,47 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_RECEIVERMESSAGE']._serialized_start=280
   _globals['_RECEIVERMESSAGE']._serialized_end=375
   _globals['_PUSHERMESSAGE']._serialized_start=378
-  _globals['_PUSHERMESSAGE']._serialized_end=532
-  _globals['_STATUSREQUEST']._serialized_start=534
-  _globals['_STATUSREQUEST']._serialized_end=563
-  _globals['_STATUSRESPONSE']._serialized_start=565
-  _globals['_STATUSRESPONSE']._serialized_end=620
-  _globals['_POOLSTATUS']._serialized_start=623
-  _globals['_POOLSTATUS']._serialized_end=850
-  _globals['_TARGETSTATUS']._serialized_start=853
-  _globals['_TARGETSTATUS']._serialized_end=1208
-  _globals['_TARGETSTATUS_WANTEDENTRY']._serialized_start=1075
-  _globals['_TARGETSTATUS_WANTEDENTRY']._serialized_end=1139
-  _globals['_TARGETSTATUS_EFFECTIVEENTRY']._serialized_start=1141
-  _globals['_TARGETSTATUS_EFFECTIVEENTRY']._serialized_end=1208
-  _globals['_DECISIONSREQUEST']._serialized_start=1210
-  _globals['_DECISIONSREQUEST']._serialized_end=1279
-  _globals['_WRITERESPONSE']._serialized_start=1281
-  _globals['_WRITERESPONSE']._serialized_end=1312
-  _globals['_APPENDSERVICE']._serialized_start=1314
-  _globals['_APPENDSERVICE']._serialized_end=1394
-  _globals['_ATTACHSERVICE']._serialized_start=1396
-  _globals['_ATTACHSERVICE']._serialized_end=1481
-  _globals['_OPERATORREADSERVICE']._serialized_start=1484
-  _globals['_OPERATORREADSERVICE']._serialized_end=1640
-  _globals['_OPERATORWRITESERVICE']._serialized_start=1643
-  _globals['_OPERATORWRITESERVICE']._serialized_end=1928
+  _globals['_PUSHERMESSAGE']._serialized_end=576
+  _globals['_STATUSREQUEST']._serialized_start=578
+  _globals['_STATUSREQUEST']._serialized_end=607
+  _globals['_STATUSRESPONSE']._serialized_start=610
+  _globals['_STATUSRESPONSE']._serialized_end=830
+  _globals['_PARTITIONSTATUS']._serialized_start=832
+  _globals['_PARTITIONSTATUS']._serialized_end=921
+  _globals['_POOLSTATUS']._serialized_start=924
+  _globals['_POOLSTATUS']._serialized_end=1623
+  _globals['_POOLSTATUS_FEATURESENTRY']._serialized_start=1477
+  _globals['_POOLSTATUS_FEATURESENTRY']._serialized_end=1524
+  _globals['_POOLSTATUS_QUARANTINEDENTRY']._serialized_start=1526
+  _globals['_POOLSTATUS_QUARANTINEDENTRY']._serialized_end=1576
+  _globals['_POOLSTATUS_COUNTSENTRY']._serialized_start=1578
+  _globals['_POOLSTATUS_COUNTSENTRY']._serialized_end=1623
+  _globals['_AGENTSTATUS']._serialized_start=1625
+  _globals['_AGENTSTATUS']._serialized_end=1712
+  _globals['_TARGETSTATUS']._serialized_start=1715
+  _globals['_TARGETSTATUS']._serialized_end=2277
+  _globals['_TARGETSTATUS_WANTEDENTRY']._serialized_start=2144
+  _globals['_TARGETSTATUS_WANTEDENTRY']._serialized_end=2208
+  _globals['_TARGETSTATUS_EFFECTIVEENTRY']._serialized_start=2210
+  _globals['_TARGETSTATUS_EFFECTIVEENTRY']._serialized_end=2277
+  _globals['_GETPOLICYREQUEST']._serialized_start=2279
+  _globals['_GETPOLICYREQUEST']._serialized_end=2311
+  _globals['_GETPOLICYRESPONSE']._serialized_start=2313
+  _globals['_GETPOLICYRESPONSE']._serialized_end=2391
+  _globals['_DECISIONSREQUEST']._serialized_start=2393
+  _globals['_DECISIONSREQUEST']._serialized_end=2499
+  _globals['_DECISIONSPAGE']._serialized_start=2501
+  _globals['_DECISIONSPAGE']._serialized_end=2581
+  _globals['_DECISIONENTRY']._serialized_start=2583
+  _globals['_DECISIONENTRY']._serialized_end=2655
+  _globals['_WRITERESPONSE']._serialized_start=2657
+  _globals['_WRITERESPONSE']._serialized_end=2764
+  _globals['_APPENDSERVICE']._serialized_start=2894
+  _globals['_APPENDSERVICE']._serialized_end=2974
+  _globals['_ATTACHSERVICE']._serialized_start=2976
+  _globals['_ATTACHSERVICE']._serialized_end=3061
+  _globals['_OPERATORREADSERVICE']._serialized_start=3064
+  _globals['_OPERATORREADSERVICE']._serialized_end=3296
+  _globals['_OPERATORWRITESERVICE']._serialized_start=3299
+  _globals['_OPERATORWRITESERVICE']._serialized_end=3645
 # @@protoc_insertion_point(module_scope)

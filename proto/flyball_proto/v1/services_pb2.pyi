@@ -10,10 +10,40 @@ import flyball_proto.v1.inputs_pb2
 import flyball_proto.v1.outputs_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _WriteOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WriteOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WriteOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WRITE_OUTCOME_UNSPECIFIED: _WriteOutcome.ValueType  # 0
+    WRITE_OUTCOME_ON_RECORD: _WriteOutcome.ValueType  # 1
+    """in the log, but no owner has answered yet"""
+    WRITE_OUTCOME_TAKEN: _WriteOutcome.ValueType  # 2
+    WRITE_OUTCOME_REFUSED: _WriteOutcome.ValueType  # 3
+    """decided on and not followed; `summary` says why"""
+
+class WriteOutcome(_WriteOutcome, metaclass=_WriteOutcomeEnumTypeWrapper): ...
+
+WRITE_OUTCOME_UNSPECIFIED: WriteOutcome.ValueType  # 0
+WRITE_OUTCOME_ON_RECORD: WriteOutcome.ValueType  # 1
+"""in the log, but no owner has answered yet"""
+WRITE_OUTCOME_TAKEN: WriteOutcome.ValueType  # 2
+WRITE_OUTCOME_REFUSED: WriteOutcome.ValueType  # 3
+"""decided on and not followed; `summary` says why"""
+global___WriteOutcome = WriteOutcome
 
 @typing.final
 class AppendRequest(google.protobuf.message.Message):
@@ -98,22 +128,26 @@ class PusherMessage(google.protobuf.message.Message):
     DIRECTIVE_FIELD_NUMBER: builtins.int
     TABLE_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
+    REBASE_FIELD_NUMBER: builtins.int
     @property
     def directive(self) -> flyball_proto.v1.outputs_pb2.Directive: ...
     @property
     def table(self) -> flyball_proto.v1.outputs_pb2.RoutingTable: ...
     @property
     def heartbeat(self) -> flyball_proto.v1.outputs_pb2.Heartbeat: ...
+    @property
+    def rebase(self) -> flyball_proto.v1.outputs_pb2.RebaseNotice: ...
     def __init__(
         self,
         *,
         directive: flyball_proto.v1.outputs_pb2.Directive | None = ...,
         table: flyball_proto.v1.outputs_pb2.RoutingTable | None = ...,
         heartbeat: flyball_proto.v1.outputs_pb2.Heartbeat | None = ...,
+        rebase: flyball_proto.v1.outputs_pb2.RebaseNotice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "table", b"table"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "table", b"table"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["directive", "table", "heartbeat"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "rebase", b"rebase", "table", b"table"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "rebase", b"rebase", "table", b"table"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["directive", "table", "heartbeat", "rebase"] | None: ...
 
 global___PusherMessage = PusherMessage
 
@@ -137,21 +171,125 @@ global___StatusRequest = StatusRequest
 class StatusResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    CONTROLLER_FIELD_NUMBER: builtins.int
+    LOG_ID_FIELD_NUMBER: builtins.int
+    LOG_FIELD_NUMBER: builtins.int
+    PARTITIONS_FIELD_NUMBER: builtins.int
     POOLS_FIELD_NUMBER: builtins.int
+    OWNED_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    WAITING_FOR_FIELD_NUMBER: builtins.int
+    WALL_S_FIELD_NUMBER: builtins.int
+    controller: builtins.str
+    log_id: builtins.str
+    log: builtins.str
+    """how the log is named on a command line"""
+    partitions: builtins.int
+    ready: builtins.bool
+    wall_s: builtins.float
     @property
-    def pools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolStatus]: ...
+    def pools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolStatus]:
+        """those owned here"""
+
+    @property
+    def owned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PartitionStatus]: ...
+    @property
+    def waiting_for(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what it waits for; empty if ready"""
+
     def __init__(
         self,
         *,
+        controller: builtins.str = ...,
+        log_id: builtins.str = ...,
+        log: builtins.str = ...,
+        partitions: builtins.int = ...,
         pools: collections.abc.Iterable[global___PoolStatus] | None = ...,
+        owned: collections.abc.Iterable[global___PartitionStatus] | None = ...,
+        ready: builtins.bool = ...,
+        waiting_for: collections.abc.Iterable[builtins.str] | None = ...,
+        wall_s: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pools", b"pools"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["controller", b"controller", "log", b"log", "log_id", b"log_id", "owned", b"owned", "partitions", b"partitions", "pools", b"pools", "ready", b"ready", "waiting_for", b"waiting_for", "wall_s", b"wall_s"]) -> None: ...
 
 global___StatusResponse = StatusResponse
 
 @typing.final
+class PartitionStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    INPUTS_BEHIND_FIELD_NUMBER: builtins.int
+    TICKS_FIELD_NUMBER: builtins.int
+    partition: builtins.int
+    epoch: builtins.int
+    inputs_behind: builtins.int
+    """records not stepped through yet"""
+    ticks: builtins.int
+    def __init__(
+        self,
+        *,
+        partition: builtins.int = ...,
+        epoch: builtins.int = ...,
+        inputs_behind: builtins.int = ...,
+        ticks: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "inputs_behind", b"inputs_behind", "partition", b"partition", "ticks", b"ticks"]) -> None: ...
+
+global___PartitionStatus = PartitionStatus
+
+@typing.final
 class PoolStatus(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class FeaturesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class QuarantinedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class CountsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     POOL_FIELD_NUMBER: builtins.int
     OWNER_FIELD_NUMBER: builtins.int
@@ -162,6 +300,16 @@ class PoolStatus(google.protobuf.message.Message):
     CONFIDENCE_FIELD_NUMBER: builtins.int
     TARGETS_FIELD_NUMBER: builtins.int
     OVERRIDES_FIELD_NUMBER: builtins.int
+    PARTITION_FIELD_NUMBER: builtins.int
+    REGIME_S_FIELD_NUMBER: builtins.int
+    TIME_S_FIELD_NUMBER: builtins.int
+    WALL_S_FIELD_NUMBER: builtins.int
+    POLICY_AUTHOR_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    QUARANTINED_FIELD_NUMBER: builtins.int
+    AGENTS_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    RELAUNCHING_FIELD_NUMBER: builtins.int
     pool: builtins.str
     owner: builtins.str
     epoch: builtins.int
@@ -169,10 +317,32 @@ class PoolStatus(google.protobuf.message.Message):
     paused: builtins.bool
     regime: builtins.str
     confidence: builtins.float
+    partition: builtins.int
+    regime_s: builtins.float
+    """how long this regime has been in force"""
+    time_s: builtins.float
+    """the machine's time at the last tick"""
+    wall_s: builtins.float
+    """wall time of the last tick"""
+    policy_author: builtins.str
     @property
     def targets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TargetStatus]: ...
     @property
     def overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[flyball_proto.v1.inputs_pb2.OverrideSet]: ...
+    @property
+    def features(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
+    @property
+    def quarantined(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """policies that are not asked any more, and why"""
+
+    @property
+    def agents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AgentStatus]: ...
+    @property
+    def counts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """what became of frames and orders"""
+
+    @property
+    def relaunching(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -185,10 +355,49 @@ class PoolStatus(google.protobuf.message.Message):
         confidence: builtins.float = ...,
         targets: collections.abc.Iterable[global___TargetStatus] | None = ...,
         overrides: collections.abc.Iterable[flyball_proto.v1.inputs_pb2.OverrideSet] | None = ...,
+        partition: builtins.int = ...,
+        regime_s: builtins.float = ...,
+        time_s: builtins.float = ...,
+        wall_s: builtins.float = ...,
+        policy_author: builtins.str = ...,
+        features: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        quarantined: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        agents: collections.abc.Iterable[global___AgentStatus] | None = ...,
+        counts: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        relaunching: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["confidence", b"confidence", "epoch", b"epoch", "mode", b"mode", "overrides", b"overrides", "owner", b"owner", "paused", b"paused", "pool", b"pool", "regime", b"regime", "targets", b"targets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agents", b"agents", "confidence", b"confidence", "counts", b"counts", "epoch", b"epoch", "features", b"features", "mode", b"mode", "overrides", b"overrides", "owner", b"owner", "partition", b"partition", "paused", b"paused", "policy_author", b"policy_author", "pool", b"pool", "quarantined", b"quarantined", "regime", b"regime", "regime_s", b"regime_s", "relaunching", b"relaunching", "targets", b"targets", "time_s", b"time_s", "wall_s", b"wall_s"]) -> None: ...
 
 global___PoolStatus = PoolStatus
+
+@typing.final
+class AgentStatus(google.protobuf.message.Message):
+    """One agent that reports on the pool."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: builtins.int
+    BOOT_FIELD_NUMBER: builtins.int
+    AGE_S_FIELD_NUMBER: builtins.int
+    STALE_FIELD_NUMBER: builtins.int
+    agent: builtins.str
+    boot: builtins.str
+    age_s: builtins.float
+    """since its newest frame, in the machine's time"""
+    stale: builtins.bool
+    def __init__(
+        self,
+        *,
+        agent: builtins.str = ...,
+        boot: builtins.str = ...,
+        age_s: builtins.float | None = ...,
+        stale: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_s", b"_age_s", "age_s", b"age_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_s", b"_age_s", "age_s", b"age_s", "agent", b"agent", "boot", b"boot", "stale", b"stale"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_s", b"_age_s"]) -> typing.Literal["age_s"] | None: ...
+
+global___AgentStatus = AgentStatus
 
 @typing.final
 class TargetStatus(google.protobuf.message.Message):
@@ -236,15 +445,42 @@ class TargetStatus(google.protobuf.message.Message):
     WANTED_FIELD_NUMBER: builtins.int
     EFFECTIVE_FIELD_NUMBER: builtins.int
     TROUBLE_FIELD_NUMBER: builtins.int
+    ATTACHED_FIELD_NUMBER: builtins.int
+    TOLD_FIELD_NUMBER: builtins.int
+    ACKED_FIELD_NUMBER: builtins.int
+    STALE_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    VARIANT_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    DEGRADED_FIELD_NUMBER: builtins.int
+    KNOBS_FIELD_NUMBER: builtins.int
     kind: flyball_proto.v1.common_pb2.TargetKind.ValueType
     target: builtins.str
     incarnation: builtins.str
     trouble: builtins.str
-    """"stale", "diverged", "nack: ...", or empty"""
+    """"stale", "diverged: ...", "nack: ...", "holds another log: ...", "not attached", or empty"""
+    attached: builtins.bool
+    stale: builtins.bool
+    """no telemetry of it for too long; gateways have none of their own"""
+    weight: builtins.int
+    variant: builtins.str
+    phase: builtins.str
+    """"serving", "draining", "relaunching", "warming" """
+    degraded: builtins.bool
     @property
     def wanted(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, flyball_proto.v1.common_pb2.Value]: ...
     @property
     def effective(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, flyball_proto.v1.common_pb2.Value]: ...
+    @property
+    def told(self) -> flyball_proto.v1.common_pb2.Version:
+        """absent: nothing was published to it"""
+
+    @property
+    def acked(self) -> flyball_proto.v1.common_pb2.Version:
+        """absent: it acknowledged nothing yet"""
+
+    @property
+    def knobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[flyball_proto.v1.common_pb2.KnobSpec]: ...
     def __init__(
         self,
         *,
@@ -254,10 +490,61 @@ class TargetStatus(google.protobuf.message.Message):
         wanted: collections.abc.Mapping[builtins.str, flyball_proto.v1.common_pb2.Value] | None = ...,
         effective: collections.abc.Mapping[builtins.str, flyball_proto.v1.common_pb2.Value] | None = ...,
         trouble: builtins.str = ...,
+        attached: builtins.bool = ...,
+        told: flyball_proto.v1.common_pb2.Version | None = ...,
+        acked: flyball_proto.v1.common_pb2.Version | None = ...,
+        stale: builtins.bool = ...,
+        weight: builtins.int = ...,
+        variant: builtins.str = ...,
+        phase: builtins.str = ...,
+        degraded: builtins.bool = ...,
+        knobs: collections.abc.Iterable[flyball_proto.v1.common_pb2.KnobSpec] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["effective", b"effective", "incarnation", b"incarnation", "kind", b"kind", "target", b"target", "trouble", b"trouble", "wanted", b"wanted"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["acked", b"acked", "told", b"told"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acked", b"acked", "attached", b"attached", "degraded", b"degraded", "effective", b"effective", "incarnation", b"incarnation", "kind", b"kind", "knobs", b"knobs", "phase", b"phase", "stale", b"stale", "target", b"target", "told", b"told", "trouble", b"trouble", "variant", b"variant", "wanted", b"wanted", "weight", b"weight"]) -> None: ...
 
 global___TargetStatus = TargetStatus
+
+@typing.final
+class GetPolicyRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: builtins.int
+    pool: builtins.str
+    def __init__(
+        self,
+        *,
+        pool: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pool", b"pool"]) -> None: ...
+
+global___GetPolicyRequest = GetPolicyRequest
+
+@typing.final
+class GetPolicyResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    OWNED_FIELD_NUMBER: builtins.int
+    pool: builtins.str
+    text: builtins.str
+    """empty: no policy was ever applied, all defaults hold"""
+    author: builtins.str
+    owned: builtins.bool
+    """false: this controller does not own the pool, ask another"""
+    def __init__(
+        self,
+        *,
+        pool: builtins.str = ...,
+        text: builtins.str = ...,
+        author: builtins.str = ...,
+        owned: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "owned", b"owned", "pool", b"pool", "text", b"text"]) -> None: ...
+
+global___GetPolicyResponse = GetPolicyResponse
 
 @typing.final
 class DecisionsRequest(google.protobuf.message.Message):
@@ -266,32 +553,91 @@ class DecisionsRequest(google.protobuf.message.Message):
     POOL_FIELD_NUMBER: builtins.int
     FROM_OFFSET_FIELD_NUMBER: builtins.int
     FOLLOW_FIELD_NUMBER: builtins.int
+    FROM_END_FIELD_NUMBER: builtins.int
+    PARTITION_FIELD_NUMBER: builtins.int
     pool: builtins.str
     from_offset: builtins.int
     follow: builtins.bool
+    from_end: builtins.bool
+    """with `follow`: only what comes from now on"""
+    partition: builtins.int
+    """of an empty pool: every record of this partition"""
     def __init__(
         self,
         *,
         pool: builtins.str = ...,
         from_offset: builtins.int = ...,
         follow: builtins.bool = ...,
+        from_end: builtins.bool = ...,
+        partition: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["follow", b"follow", "from_offset", b"from_offset", "pool", b"pool"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["follow", b"follow", "from_end", b"from_end", "from_offset", b"from_offset", "partition", b"partition", "pool", b"pool"]) -> None: ...
 
 global___DecisionsRequest = DecisionsRequest
+
+@typing.final
+class DecisionsPage(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    next_offset: builtins.int
+    """where to go on"""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[global___DecisionEntry] | None = ...,
+        next_offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "next_offset", b"next_offset"]) -> None: ...
+
+global___DecisionsPage = DecisionsPage
+
+@typing.final
+class DecisionEntry(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    RECORD_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    @property
+    def record(self) -> flyball_proto.v1.outputs_pb2.AuditRecord: ...
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        record: flyball_proto.v1.outputs_pb2.AuditRecord | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record", b"record"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["offset", b"offset", "record", b"record"]) -> None: ...
+
+global___DecisionEntry = DecisionEntry
 
 @typing.final
 class WriteResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OFFSET_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
     offset: builtins.int
-    """where the order stands in the inputs; it is decided on at the next tick"""
+    """where the order stands in the inputs"""
+    outcome: global___WriteOutcome.ValueType
+    summary: builtins.str
+    """the owner's words"""
+    author: builtins.str
+    """under whose name it was put on record"""
     def __init__(
         self,
         *,
         offset: builtins.int = ...,
+        outcome: global___WriteOutcome.ValueType = ...,
+        summary: builtins.str = ...,
+        author: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["offset", b"offset"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "offset", b"offset", "outcome", b"outcome", "summary", b"summary"]) -> None: ...
 
 global___WriteResponse = WriteResponse

@@ -3,7 +3,6 @@
 import grpc
 
 from flyball_proto.v1 import inputs_pb2 as flyball__proto_dot_v1_dot_inputs__pb2
-from flyball_proto.v1 import outputs_pb2 as flyball__proto_dot_v1_dot_outputs__pb2
 from flyball_proto.v1 import services_pb2 as flyball__proto_dot_v1_dot_services__pb2
 
 
@@ -154,10 +153,15 @@ class OperatorReadServiceStub(object):
                 request_serializer=flyball__proto_dot_v1_dot_services__pb2.StatusRequest.SerializeToString,
                 response_deserializer=flyball__proto_dot_v1_dot_services__pb2.StatusResponse.FromString,
                 )
+        self.GetPolicy = channel.unary_unary(
+                '/flyball.v1.OperatorReadService/GetPolicy',
+                request_serializer=flyball__proto_dot_v1_dot_services__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=flyball__proto_dot_v1_dot_services__pb2.GetPolicyResponse.FromString,
+                )
         self.Decisions = channel.unary_stream(
                 '/flyball.v1.OperatorReadService/Decisions',
                 request_serializer=flyball__proto_dot_v1_dot_services__pb2.DecisionsRequest.SerializeToString,
-                response_deserializer=flyball__proto_dot_v1_dot_outputs__pb2.AuditRecord.FromString,
+                response_deserializer=flyball__proto_dot_v1_dot_services__pb2.DecisionsPage.FromString,
                 )
 
 
@@ -166,13 +170,22 @@ class OperatorReadServiceServicer(object):
     """
 
     def Status(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """This controller and the pools it owns. Who asks for a whole fleet asks every controller
+        and believes, of each pool, the one with the greatest epoch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicy(self, request, context):
+        """The policy document in force, as its author wrote it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Decisions(self, request, context):
-        """Decision records of a pool from an offset on; stays open if `follow`.
+        """The audit, in the order of the log; stays open and goes on if `follow`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,10 +199,15 @@ def add_OperatorReadServiceServicer_to_server(servicer, server):
                     request_deserializer=flyball__proto_dot_v1_dot_services__pb2.StatusRequest.FromString,
                     response_serializer=flyball__proto_dot_v1_dot_services__pb2.StatusResponse.SerializeToString,
             ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=flyball__proto_dot_v1_dot_services__pb2.GetPolicyRequest.FromString,
+                    response_serializer=flyball__proto_dot_v1_dot_services__pb2.GetPolicyResponse.SerializeToString,
+            ),
             'Decisions': grpc.unary_stream_rpc_method_handler(
                     servicer.Decisions,
                     request_deserializer=flyball__proto_dot_v1_dot_services__pb2.DecisionsRequest.FromString,
-                    response_serializer=flyball__proto_dot_v1_dot_outputs__pb2.AuditRecord.SerializeToString,
+                    response_serializer=flyball__proto_dot_v1_dot_services__pb2.DecisionsPage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +238,23 @@ class OperatorReadService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/flyball.v1.OperatorReadService/GetPolicy',
+            flyball__proto_dot_v1_dot_services__pb2.GetPolicyRequest.SerializeToString,
+            flyball__proto_dot_v1_dot_services__pb2.GetPolicyResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def Decisions(request,
             target,
             options=(),
@@ -232,13 +267,15 @@ class OperatorReadService(object):
             metadata=None):
         return grpc.experimental.unary_stream(request, target, '/flyball.v1.OperatorReadService/Decisions',
             flyball__proto_dot_v1_dot_services__pb2.DecisionsRequest.SerializeToString,
-            flyball__proto_dot_v1_dot_outputs__pb2.AuditRecord.FromString,
+            flyball__proto_dot_v1_dot_services__pb2.DecisionsPage.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
 
 class OperatorWriteServiceStub(object):
-    """What an operator may change (role: operator). The author is the authenticated name.
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
     """
 
     def __init__(self, channel):
@@ -267,10 +304,17 @@ class OperatorWriteServiceStub(object):
                 request_serializer=flyball__proto_dot_v1_dot_inputs__pb2.Order.SerializeToString,
                 response_deserializer=flyball__proto_dot_v1_dot_services__pb2.WriteResponse.FromString,
                 )
+        self.GiveRebase = channel.unary_unary(
+                '/flyball.v1.OperatorWriteService/GiveRebase',
+                request_serializer=flyball__proto_dot_v1_dot_inputs__pb2.Rebase.SerializeToString,
+                response_deserializer=flyball__proto_dot_v1_dot_services__pb2.WriteResponse.FromString,
+                )
 
 
 class OperatorWriteServiceServicer(object):
-    """What an operator may change (role: operator). The author is the authenticated name.
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
     """
 
     def SetOverride(self, request, context):
@@ -292,6 +336,12 @@ class OperatorWriteServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GiveOrder(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GiveRebase(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,6 +370,11 @@ def add_OperatorWriteServiceServicer_to_server(servicer, server):
                     request_deserializer=flyball__proto_dot_v1_dot_inputs__pb2.Order.FromString,
                     response_serializer=flyball__proto_dot_v1_dot_services__pb2.WriteResponse.SerializeToString,
             ),
+            'GiveRebase': grpc.unary_unary_rpc_method_handler(
+                    servicer.GiveRebase,
+                    request_deserializer=flyball__proto_dot_v1_dot_inputs__pb2.Rebase.FromString,
+                    response_serializer=flyball__proto_dot_v1_dot_services__pb2.WriteResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'flyball.v1.OperatorWriteService', rpc_method_handlers)
@@ -328,7 +383,9 @@ def add_OperatorWriteServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperatorWriteService(object):
-    """What an operator may change (role: operator). The author is the authenticated name.
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
     """
 
     @staticmethod
@@ -395,6 +452,23 @@ class OperatorWriteService(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/flyball.v1.OperatorWriteService/GiveOrder',
             flyball__proto_dot_v1_dot_inputs__pb2.Order.SerializeToString,
+            flyball__proto_dot_v1_dot_services__pb2.WriteResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GiveRebase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/flyball.v1.OperatorWriteService/GiveRebase',
+            flyball__proto_dot_v1_dot_inputs__pb2.Rebase.SerializeToString,
             flyball__proto_dot_v1_dot_services__pb2.WriteResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -6,7 +6,6 @@ The doors. Reading and writing are separate services with separate roles."""
 import abc
 import collections.abc
 import flyball_proto.v1.inputs_pb2
-import flyball_proto.v1.outputs_pb2
 import flyball_proto.v1.services_pb2
 import grpc
 import grpc.aio
@@ -103,12 +102,21 @@ class OperatorReadServiceStub:
         flyball_proto.v1.services_pb2.StatusRequest,
         flyball_proto.v1.services_pb2.StatusResponse,
     ]
+    """This controller and the pools it owns. Who asks for a whole fleet asks every controller
+    and believes, of each pool, the one with the greatest epoch.
+    """
+
+    GetPolicy: grpc.UnaryUnaryMultiCallable[
+        flyball_proto.v1.services_pb2.GetPolicyRequest,
+        flyball_proto.v1.services_pb2.GetPolicyResponse,
+    ]
+    """The policy document in force, as its author wrote it."""
 
     Decisions: grpc.UnaryStreamMultiCallable[
         flyball_proto.v1.services_pb2.DecisionsRequest,
-        flyball_proto.v1.outputs_pb2.AuditRecord,
+        flyball_proto.v1.services_pb2.DecisionsPage,
     ]
-    """Decision records of a pool from an offset on; stays open if `follow`."""
+    """The audit, in the order of the log; stays open and goes on if `follow`."""
 
 class OperatorReadServiceAsyncStub:
     """What an operator may look at (role: viewer or operator)."""
@@ -117,12 +125,21 @@ class OperatorReadServiceAsyncStub:
         flyball_proto.v1.services_pb2.StatusRequest,
         flyball_proto.v1.services_pb2.StatusResponse,
     ]
+    """This controller and the pools it owns. Who asks for a whole fleet asks every controller
+    and believes, of each pool, the one with the greatest epoch.
+    """
+
+    GetPolicy: grpc.aio.UnaryUnaryMultiCallable[
+        flyball_proto.v1.services_pb2.GetPolicyRequest,
+        flyball_proto.v1.services_pb2.GetPolicyResponse,
+    ]
+    """The policy document in force, as its author wrote it."""
 
     Decisions: grpc.aio.UnaryStreamMultiCallable[
         flyball_proto.v1.services_pb2.DecisionsRequest,
-        flyball_proto.v1.outputs_pb2.AuditRecord,
+        flyball_proto.v1.services_pb2.DecisionsPage,
     ]
-    """Decision records of a pool from an offset on; stays open if `follow`."""
+    """The audit, in the order of the log; stays open and goes on if `follow`."""
 
 class OperatorReadServiceServicer(metaclass=abc.ABCMeta):
     """What an operator may look at (role: viewer or operator)."""
@@ -132,20 +149,34 @@ class OperatorReadServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: flyball_proto.v1.services_pb2.StatusRequest,
         context: _ServicerContext,
-    ) -> typing.Union[flyball_proto.v1.services_pb2.StatusResponse, collections.abc.Awaitable[flyball_proto.v1.services_pb2.StatusResponse]]: ...
+    ) -> typing.Union[flyball_proto.v1.services_pb2.StatusResponse, collections.abc.Awaitable[flyball_proto.v1.services_pb2.StatusResponse]]:
+        """This controller and the pools it owns. Who asks for a whole fleet asks every controller
+        and believes, of each pool, the one with the greatest epoch.
+        """
+
+    @abc.abstractmethod
+    def GetPolicy(
+        self,
+        request: flyball_proto.v1.services_pb2.GetPolicyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[flyball_proto.v1.services_pb2.GetPolicyResponse, collections.abc.Awaitable[flyball_proto.v1.services_pb2.GetPolicyResponse]]:
+        """The policy document in force, as its author wrote it."""
 
     @abc.abstractmethod
     def Decisions(
         self,
         request: flyball_proto.v1.services_pb2.DecisionsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[flyball_proto.v1.outputs_pb2.AuditRecord], collections.abc.AsyncIterator[flyball_proto.v1.outputs_pb2.AuditRecord]]:
-        """Decision records of a pool from an offset on; stays open if `follow`."""
+    ) -> typing.Union[collections.abc.Iterator[flyball_proto.v1.services_pb2.DecisionsPage], collections.abc.AsyncIterator[flyball_proto.v1.services_pb2.DecisionsPage]]:
+        """The audit, in the order of the log; stays open and goes on if `follow`."""
 
 def add_OperatorReadServiceServicer_to_server(servicer: OperatorReadServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class OperatorWriteServiceStub:
-    """What an operator may change (role: operator). The author is the authenticated name."""
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
+    """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     SetOverride: grpc.UnaryUnaryMultiCallable[
@@ -168,8 +199,16 @@ class OperatorWriteServiceStub:
         flyball_proto.v1.services_pb2.WriteResponse,
     ]
 
+    GiveRebase: grpc.UnaryUnaryMultiCallable[
+        flyball_proto.v1.inputs_pb2.Rebase,
+        flyball_proto.v1.services_pb2.WriteResponse,
+    ]
+
 class OperatorWriteServiceAsyncStub:
-    """What an operator may change (role: operator). The author is the authenticated name."""
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
+    """
 
     SetOverride: grpc.aio.UnaryUnaryMultiCallable[
         flyball_proto.v1.inputs_pb2.OverrideSet,
@@ -191,8 +230,16 @@ class OperatorWriteServiceAsyncStub:
         flyball_proto.v1.services_pb2.WriteResponse,
     ]
 
+    GiveRebase: grpc.aio.UnaryUnaryMultiCallable[
+        flyball_proto.v1.inputs_pb2.Rebase,
+        flyball_proto.v1.services_pb2.WriteResponse,
+    ]
+
 class OperatorWriteServiceServicer(metaclass=abc.ABCMeta):
-    """What an operator may change (role: operator). The author is the authenticated name."""
+    """What an operator may change (role: operator). The author is the authenticated name; only
+    on a plaintext loopback port is it what the request says. A call returns when the pool's
+    owner has decided on the order, or after the deadline of the call less a margin.
+    """
 
     @abc.abstractmethod
     def SetOverride(
@@ -219,6 +266,13 @@ class OperatorWriteServiceServicer(metaclass=abc.ABCMeta):
     def GiveOrder(
         self,
         request: flyball_proto.v1.inputs_pb2.Order,
+        context: _ServicerContext,
+    ) -> typing.Union[flyball_proto.v1.services_pb2.WriteResponse, collections.abc.Awaitable[flyball_proto.v1.services_pb2.WriteResponse]]: ...
+
+    @abc.abstractmethod
+    def GiveRebase(
+        self,
+        request: flyball_proto.v1.inputs_pb2.Rebase,
         context: _ServicerContext,
     ) -> typing.Union[flyball_proto.v1.services_pb2.WriteResponse, collections.abc.Awaitable[flyball_proto.v1.services_pb2.WriteResponse]]: ...
 
