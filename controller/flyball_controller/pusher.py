@@ -69,7 +69,9 @@ class Pusher:
         for pool in sorted(beaten):
             sent += await self._renew(pool)
         for place in sorted(rebased):
-            sent += await self._rebase(self._rebases[place])
+            for target in sorted(self._links, key=str):
+                if target[1] == place[0] and place[1] in ("", target[2]):
+                    sent += await self._rebase(self._rebases[place], self._links[target])
         return sent
 
     async def attached(self, link: Link, attach: Attach) -> None:
@@ -83,7 +85,7 @@ class Pusher:
             await link.send(beat)
         for notice in [self._rebases.get((str(attach.pool), name)) for name in ("", attach.target)]:
             if notice is not None:
-                await self._rebase(notice)
+                await self._rebase(notice, self._links[target])
 
     async def detached(self, link: Link, attach: Attach) -> None:
         """A receiver left; ignored if another link of the same target has taken its place."""
@@ -178,21 +180,11 @@ class Pusher:
             await linked.link.send(self._beats[pool])
         return len(links)
 
-    async def _rebase(self, notice: RebaseNotice) -> int:
-        """Hand a notice to those it concerns: attached, holding another log's version, before it expires."""
-        beat = self._beats.get(str(notice.pool))
-        if beat is not None and beat.wall_s > notice.expires_wall_s:
+    async def _rebase(self, notice: RebaseNotice, linked: _Linked) -> int:
+        """Hand a notice to a receiver that it concerns: it holds another log's version, and the notice still counts."""
+        beat, held = self._beats.get(str(notice.pool)), linked.attach.held
+        expired = beat is not None and beat.wall_s > notice.expires_wall_s
+        if expired or held is None or held.log_id == self._log.log_id:
             return 0
-        concerned = [
-            self._links[target]
-            for target in sorted(self._links, key=str)
-            if target[1] == notice.pool and notice.target in ("", target[2])
-        ]
-        concerned = [
-            linked
-            for linked in concerned
-            if linked.attach.held is not None and linked.attach.held.log_id != self._log.log_id
-        ]
-        for linked in concerned:
-            await linked.link.send(notice)
-        return len(concerned)
+        await linked.link.send(notice)
+        return 1

@@ -21,6 +21,7 @@ from flyball_core.inputs import (
     OverrideSet,
     PolicyText,
     Proposal,
+    Rebase,
     SlowProposal,
     TargetKind,
     Tick,
@@ -31,6 +32,7 @@ from flyball_core.outputs import (
     Directive,
     Heartbeat,
     LaneRule,
+    RebaseNotice,
     RecordKind,
     Route,
     RoutingTable,
@@ -189,6 +191,8 @@ INPUTS: dict[str, Body] = {
     "order": Order(
         pool=CHAT, author="ada", reason="maintenance", mode=Mode.OBSERVE, paused=True, reset_policy="caps_aimd"
     ),
+    "rebase": Rebase(pool=CHAT, target="e1", author="ada", reason="the log was made anew"),
+    "rebase_of_all": Rebase(pool=CHAT, target="", author="ada", reason=""),
     "order_that_unpauses": Order(pool=CHAT, author="ada", paused=False),
     "intent": Intent(
         pool=CHAT, policy_text="pool: chat\n", policy_author="ada", mode=Mode.CONTROL, paused=True, overrides=(PIN,)
@@ -201,7 +205,7 @@ INPUTS: dict[str, Body] = {
     "proposal_missed": SlowProposal(pool=CHAT, policy="search", tick_revision=1_000_001, missed="deadline of 5 s"),
 }
 
-DIRECTIVES: dict[str, Directive | RoutingTable | Heartbeat] = {
+DIRECTIVES: dict[str, Directive | RoutingTable | Heartbeat | RebaseNotice] = {
     "directive": Directive(
         pool=CHAT,
         engine=EngineId("e1"),
@@ -225,10 +229,26 @@ DIRECTIVES: dict[str, Directive | RoutingTable | Heartbeat] = {
         ),
         decision="chat/1000007/1",
     ),
+    "rebase": RebaseNotice(
+        pool=CHAT, target="e1", version=VERSION, author="ada", expires_wall_s=1_700_000_600.0
+    ),
     "heartbeat": Heartbeat(pool=CHAT, version=VERSION, time_s=12.5, wall_s=1_700_000_001.0, hold_s=1800.0),
 }
 
 AUDIT: dict[str, DecisionRecord | TickRecord] = {
+    "refused_order": DecisionRecord(
+        pool=CHAT,
+        kind=RecordKind.ORDER,
+        version=VERSION,
+        decision="chat@17",
+        time_s=12.5,
+        wall_s=1_700_000_001.0,
+        mode="advise",
+        regime="idle",
+        confidence=0.5,
+        summary="override pin-7 of ada refused: max_active_requests must be 4 to 128, not 500",
+        refused=True,
+    ),
     "decision": DecisionRecord(
         pool=CHAT,
         kind=RecordKind.DECISION,

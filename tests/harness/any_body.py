@@ -22,6 +22,7 @@ from flyball_core.inputs import (
     OverrideSet,
     PolicyText,
     Proposal,
+    Rebase,
     SlowProposal,
     TargetKind,
     Tick,
@@ -208,6 +209,7 @@ BODIES: st.SearchStrategy[Body] = st.one_of(
         paused=st.none() | st.booleans(),
         reset_policy=st.none() | _POLICIES,
     ),
+    st.builds(Rebase, pool=_POOLS, target=_TARGETS | st.just(""), author=_TEXTS, reason=_TEXTS),
     st.builds(
         Intent,
         pool=_POOLS,
