@@ -6,10 +6,10 @@ for: two samples at once would tell nothing new.
 
 import asyncio
 import functools
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from flyball_agents.beat import Beat
 from flyball_agents.node_agent import NodeAgent
 from flyball_agents.shipper import Appender, Shipper
 from flyball_agents.spool import Spool, sync_all
@@ -73,16 +73,14 @@ async def run_agent(
 
 
 async def _beat(agent: NodeAgent, stop: asyncio.Event, pace: Pace, fresh: asyncio.Event, kept: BeatCounts) -> None:
-    start_s = pace.clock()
-    beat = 0
+    beat = Beat(pace.clock(), pace.period_s)
     while not stop.is_set():
         agent.tick(pace.clock(), pace.wall_clock())
         kept.beats += 1
         fresh.set()
-        due = math.floor((pace.clock() - start_s) / pace.period_s) + 1
-        kept.skipped += max(due - beat - 1, 0)
-        beat = max(due, beat + 1)
-        await _wait(stop, start_s + beat * pace.period_s - pace.clock())
+        wait_s = beat.next_in_s(pace.clock())
+        kept.skipped = beat.skipped
+        await wait_for(stop, wait_s)
 
 
 async def _ship(shipper: Shipper, appender: Appender, pace: Pace, fresh: asyncio.Event) -> None:
@@ -90,7 +88,7 @@ async def _ship(shipper: Shipper, appender: Appender, pace: Pace, fresh: asyncio
         fresh.clear()
         batch = shipper.next_batch(pace.clock())
         if batch is None:
-            await _wait(fresh, shipper.wait_s(pace.clock()))
+            await wait_for(fresh, shipper.wait_s(pace.clock()))
             continue
         error = await shipper.ship(appender, batch)
         shipper.conclude(batch, error, pace.clock())
@@ -103,7 +101,7 @@ async def _sync(spool: Spool, pace: Pace) -> None:
             await pace.aside(functools.partial(sync_all, descriptors))
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
     """Until the event is set, at most so long."""
     try:
         async with asyncio.timeout(max(seconds, 0.0)):

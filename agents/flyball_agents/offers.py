@@ -41,6 +41,8 @@ class Offer:
     """The incarnation that a restart ends; may be empty for live knobs."""
     capability_hash: str | None = None
     """What the target could do when this was decided; None where the message has no such field."""
+    unreadable: str = ""
+    """Why its values could not be read off the wire; empty if they could."""
 
 
 def unfit(spec: KnobSpec, value: object) -> str | None:

@@ -121,6 +121,10 @@ class Receiver:
             self._quietly(lambda: self._surface.settle(self.held.values))
         return Phase.HOLDING
 
+    def lease_s(self, now_s: float) -> float:
+        """Seconds until easing begins unless the lease is renewed; 0 if it has run out, inf if it never does."""
+        return max(self._until_s + self._jitter_s - now_s, 0.0)
+
     def rebase(self, log_id: LogId, *, author: str, wall_s: float) -> None:
         """Forget the version held and take versions of this log only. Raises OSError if it cannot be audited."""
         if not (log_id and author):
@@ -171,6 +175,8 @@ class Receiver:
     def _unacceptable(self, offer: Offer, was: Setting) -> str | None:
         if self._store.off():
             return "switched off locally"
+        if offer.unreadable:
+            return f"cannot be read: {offer.unreadable}"
         can, incarnation = offer.capability_hash, self.target.incarnation
         if can is not None and can != (has := capability_hash(self._surface.specs())):
             return f"decided for capabilities {can}, these are {has}"

@@ -51,6 +51,19 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if abs(value) < 10.0 else f"{value:.0f} s"
 
 
+def span(value: float) -> str:
+    """A longer stretch of time, in its two leading units: `45 s`, `5 min 3 s`, `2 h 10 min`, `3 d 4 h`."""
+    if abs(value) < 60.0:
+        return f"{value:.1f} s" if abs(value) < 10.0 else f"{value:.0f} s"
+    left = int(abs(value))
+    parts = []
+    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, unit_s)
+        if number or parts:
+            parts.append(f"{number} {unit}" if number else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
 def instant(value: float) -> str:
     """A time of the machine's clock, which counts from its first tick."""
     return f"{value:.0f} s"

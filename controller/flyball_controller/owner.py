@@ -4,6 +4,7 @@ It has no clock of its own: whoever drives it says when to tick and what time it
 loop in life and a simulator in virtual time. It cannot reach an engine: that is `pusher`.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -46,8 +47,12 @@ class Owned:
     seams: Seams
     next_offset: int
     epoch: int
+    end: int = 0
+    """Where the inputs end, as far as is known here."""
     lost: bool = False
     """A later claim was read: nothing is done for this partition any more."""
+    lost_to: str = ""
+    """Whose claim that was."""
     refused: tuple[str, ...] = ()
     old_checkpoints: tuple[bytes, ...] = ()
     checkpoints: int = 0
@@ -79,7 +84,7 @@ def _audit(output: DecisionRecord | TickRecord) -> bytes:
 
 
 class Owner:
-    """Owns partitions of one log. One task drives it; it is not safe for two at once."""
+    """Owns partitions of one log. One task drives it, or one for each partition; no two for the same."""
 
     def __init__(self, log: Log, owner: OwnerId, new_seams: Callable[[], Seams], fingerprint: Fingerprint) -> None:
         self._log = log
@@ -118,15 +123,20 @@ class Owner:
         if owned.state.time_s - owned.intent_s >= INTENT_EVERY_S:
             await self._repeat_orders(owned, partition)
         tick = Tick(epoch=owned.epoch, interval_s=interval_s, wall_s=wall_s)
-        await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(tick))])
-        await self.poll(partition)
+        [offset] = await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(tick))])
+        await self._step_to(owned, partition, offset + 1)
 
     async def poll(self, partition: int) -> int:
         """Step through what is new in the inputs and publish the answers; the number of inputs read."""
-        owned = self.owned[partition]
+        bounds = await self._log.bounds(Topic.INPUTS, partition)
+        return await self._step_to(self.owned[partition], partition, bounds.end)
+
+    async def _step_to(self, owned: Owned, partition: int, end: int) -> int:
+        """As `poll`, up to an offset: what comes in meanwhile, however much, must not keep a tick from its end."""
+        owned.end = max(owned.end, end)
         taken = 0
         await self._publish(owned, partition)
-        while not owned.lost:
+        while not owned.lost and owned.next_offset < end:
             records = await self._log.read(Topic.INPUTS, partition, owned.next_offset, limit=READ_AT_ONCE)
             if not records:
                 return taken
@@ -134,16 +144,17 @@ class Owner:
                 owned.next_offset = record.offset + 1
                 made = self._step(owned, decode_input(record.offset, record.value))
                 if made is None:
-                    owned.lost = True
                     break
                 owned.unpublished.extend(made)
             taken += len(records)
             await self._publish(owned, partition)
+            await asyncio.sleep(0)  # heartbeats of a group run on the same event loop
         return taken
 
     def _step(self, owned: Owned, item: Input) -> list[tuple[Topic, Entry]] | None:
         """What one input has this owner publish; None if it is another's later claim."""
         if isinstance(item.body, Claim) and item.offset > owned.epoch and item.body.log_id == self._log.log_id:
+            owned.lost, owned.lost_to = True, item.body.owner
             return None
         outputs = step(owned.state, item, owned.seams)
         publications = []
@@ -192,8 +203,8 @@ class Owner:
                 if (intent := standing_intent(owned.state.pools[name], owned.next_offset)) is not None
             ]
             if intents and not owned.lost:
-                await self._log.append(Topic.INPUTS, partition, intents)
-                await self.poll(partition)
+                offsets = await self._log.append(Topic.INPUTS, partition, intents)
+                await self._step_to(owned, partition, offsets[-1] + 1)
             overtaken = _intents_out_of_date(owned.state) > before
 
     async def _read_past(self, owned: Owned, partition: int) -> None:
@@ -214,6 +225,7 @@ class Owner:
             for record in records:
                 step(owned.state, decode_input(record.offset, record.value), owned.seams)
             owned.next_offset = records[-1].offset + 1
+            await asyncio.sleep(0)
 
 
 def _intents_out_of_date(state: PartitionState) -> int:

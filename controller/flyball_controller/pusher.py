@@ -5,10 +5,13 @@ version, and pushes to whoever is attached, whichever controller owns the pool. 
 reads telemetry, and it decides nothing.
 """
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
-from flyball_core.errors import Rejected
+from flyball_core.errors import OffsetGone, Rejected
 from flyball_core.fencing import Fence, Version
 from flyball_core.inputs import Ack, AckStatus, Attach, TargetKind
 from flyball_core.outputs import Directive, Heartbeat, RebaseNotice, RoutingTable
@@ -31,13 +34,28 @@ class _Linked:
     link: Link
     attach: Attach
     sent: Version | None
+    offset: int
+    """Where its attach stands in the inputs."""
 
 
 _Target = tuple[TargetKind, str, str]
 
 
+def _target(said: Attach | Ack) -> _Target:
+    return said.kind, str(said.pool), said.target
+
+
+@dataclass(slots=True)
+class _News:
+    """What records just read have changed."""
+
+    targets: set[_Target] = field(default_factory=set)
+    beaten: set[str] = field(default_factory=set)
+    rebased: set[tuple[str, str]] = field(default_factory=set)
+
+
 class Pusher:
-    """Pushes one log's directives, tables and leases. One task drives it."""
+    """Pushes one log's directives, tables and leases. One task drives it, or one for each partition."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -50,86 +68,111 @@ class Pusher:
         self.ignored = 0
         """Records of an older epoch, of another log, or unreadable."""
 
+    @property
+    def beats(self) -> Mapping[str, Heartbeat]:
+        """The newest heartbeat of every pool of the log, whoever owns it."""
+        return MappingProxyType(self._beats)
+
     async def poll(self) -> int:
-        """Read what is new and push it; the number of messages sent."""
-        changed: set[_Target] = set()
-        beaten: set[str] = set()
-        rebased: set[tuple[str, str]] = set()
-        for partition in self._next:
-            while True:
-                records = await self._log.read(Topic.DIRECTIVES, partition, self._next[partition])
-                if not records:
-                    break
-                self._next[partition] = records[-1].offset + 1
-                for record in records:
-                    self._take(record.key.decode(errors="replace"), record.value, changed, beaten, rebased)
+        """Read what is new in every partition and push it; the number of messages sent."""
+        return sum([await self.follow(partition) for partition in self._next])
+
+    async def follow(self, partition: int, wait_s: float = 0.0) -> int:
+        """Read what is new in one partition, waiting up to `wait_s` for it, and push it; the number of messages sent.
+
+        Raises as `Log.read`.
+        """
+        news = _News()
+        while True:
+            try:
+                records = await self._log.read(Topic.DIRECTIVES, partition, self._next[partition], wait_s=wait_s)
+            except OffsetGone as gone:  # what stood there was replaced or ended, and the rest stands further on
+                self._next[partition] = gone.first
+                continue
+            if not records:
+                break
+            self._next[partition] = records[-1].offset + 1
+            for record in records:
+                self._take(record.key.decode(errors="replace"), record.value, news)
+            wait_s = 0.0
+            await asyncio.sleep(0)  # a long topic must not keep others waiting
+        return await self._push_news(news)
+
+    async def _push_news(self, news: _News) -> int:
         sent = 0
-        for target in sorted(changed, key=str):
+        for target in sorted(news.targets, key=str):
             sent += await self._push(target)
-        for pool in sorted(beaten):
+        for pool in sorted(news.beaten):
             sent += await self._renew(pool)
-        for place in sorted(rebased):
-            for target in sorted(self._links, key=str):
-                if target[1] == place[0] and place[1] in ("", target[2]):
-                    sent += await self._rebase(self._rebases[place], self._links[target])
+        for place in sorted(news.rebased):
+            sent += await self._rebase(self._rebases[place])
         return sent
 
     async def attached(self, link: Link, attach: Attach) -> None:
         """A receiver came: put it on record, and tell it what it should hold if that is newer."""
-        target = (attach.kind, str(attach.pool), attach.target)
-        self._links[target] = _Linked(link, attach, attach.held)
-        await self._append(attach)
+        target = _target(attach)
+        offset = await self._append(attach)
+        self._links[target] = _Linked(link, attach, attach.held, offset)
         await self._push(target)
         beat = self._beats.get(attach.pool)
         if beat is not None:
             await link.send(beat)
         for notice in [self._rebases.get((str(attach.pool), name)) for name in ("", attach.target)]:
             if notice is not None:
-                await self._rebase(notice, self._links[target])
+                await self._rebase(notice)
+
+    def unlink(self, link: Link, attach: Attach) -> Attach | None:
+        """A receiver left: push it nothing more; its farewell, to be given to `farewell`.
+
+        None if another link of the same target has taken its place.
+        """
+        target = _target(attach)
+        known = self._links.get(target)
+        if known is None or known.link is not link:
+            return None
+        del self._links[target]
+        return Attach(
+            pool=attach.pool,
+            kind=attach.kind,
+            target=attach.target,
+            incarnation=attach.incarnation,
+            attached=False,
+            ends=known.offset,
+        )
+
+    async def farewell(self, farewell: Attach) -> None:
+        """Put on record that a receiver left; however late, it ends no later attach."""
+        await self._append(farewell)
 
     async def detached(self, link: Link, attach: Attach) -> None:
         """A receiver left; ignored if another link of the same target has taken its place."""
-        target = (attach.kind, str(attach.pool), attach.target)
-        known = self._links.get(target)
-        if known is None or known.link is not link:
-            return
-        del self._links[target]
-        await self._append(
-            Attach(
-                pool=attach.pool,
-                kind=attach.kind,
-                target=attach.target,
-                incarnation=attach.incarnation,
-                attached=False,
-            )
-        )
+        farewell = self.unlink(link, attach)
+        if farewell is not None:
+            await self.farewell(farewell)
 
     async def acked(self, *acks: Ack) -> None:
         """Receivers answered: put it on record in this order; what one refused is not sent to it again."""
         for ack in acks:
             if ack.status is AckStatus.NACK:
-                self._refused[ack.kind, str(ack.pool), ack.target] = ack.version
+                self._refused[_target(ack)] = ack.version
         await self._append(*acks)
 
-    async def _append(self, *bodies: Attach | Ack) -> None:
+    async def _append(self, *bodies: Attach | Ack) -> int:
+        """Append them in order within each partition; the offset of the last."""
         by_partition: dict[int, list[Entry]] = {}
         for body in bodies:
             entry = Entry(body.pool.encode(), encode_input(body))
             by_partition.setdefault(self._log.partition_of(body.pool), []).append(entry)
+        last = -1
         for partition, entries in sorted(by_partition.items()):
-            await self._log.append(Topic.INPUTS, partition, entries)
+            last = (await self._log.append(Topic.INPUTS, partition, entries))[-1]
+        return last
 
-    def _take(
-        self,
-        key: str,
-        value: bytes | None,
-        changed: set[_Target],
-        beaten: set[str],
-        rebased: set[tuple[str, str]],
-    ) -> None:
+    def _take(self, key: str, value: bytes | None, news: _News) -> None:
         if value is None:
             for target in [target for target, (kept, _) in self._wanted.items() if kept == key]:
                 del self._wanted[target]
+                self._refused.pop(target, None)
             return
         try:
             message = decode_directive(value)
@@ -142,13 +185,13 @@ class Pusher:
             known = self._beats.get(message.pool)
             if message.version.against(known.version if known else None) is Fence.NEWER:
                 self._beats[message.pool] = message
-                beaten.add(message.pool)
+                news.beaten.add(message.pool)
         elif isinstance(message, RebaseNotice):
             place = (str(message.pool), message.target)
             standing = self._rebases.get(place)
             if message.version.against(standing.version if standing else None) is Fence.NEWER:
                 self._rebases[place] = message
-                rebased.add(place)
+                news.rebased.add(place)
         else:
             engine = isinstance(message, Directive)
             name = message.engine if isinstance(message, Directive) else message.gateway
@@ -156,7 +199,7 @@ class Pusher:
             held = self._wanted.get(target)
             if message.version.against(held[1].version if held else None) is Fence.NEWER:
                 self._wanted[target] = (key, message)
-                changed.add(target)
+                news.targets.add(target)
             else:
                 self.ignored += 1
 

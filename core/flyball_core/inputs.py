@@ -74,6 +74,8 @@ class Attach:
     knobs: tuple[KnobSpec, ...] = ()
     held: Version | None = None
     effective: Setting = field(default_factory=dict)
+    ends: int | None = None
+    """Of a farewell: the offset of the attach that it ends, so that one told late ends no later attach."""
 
 
 class AckStatus(Enum):

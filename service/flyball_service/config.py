@@ -8,6 +8,12 @@ that service cannot be started from this file. Nothing is read from the environm
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
+
+from flyball_service.forms import Address, HttpAddress, LogName, Name, OneOf, Url, Within
+
+TRUST_DOMAIN = "flyball"
+"""The SPIFFE trust domain of certificates, unless another one is configured."""
 
 
 class LogFormat(Enum):
@@ -30,7 +36,7 @@ class TlsConfig:
 
     folder: Path
     """Folder that holds `tls.crt`, `tls.key` and `ca.crt` (PEM); relative to the configuration file."""
-    trust_domain: str = "flyball"
+    trust_domain: Name = TRUST_DOMAIN
     """The trust domain of the SPIFFE ids (`spiffe://DOMAIN/ROLE/NAME`) that certificates carry."""
 
 
@@ -38,7 +44,7 @@ class TlsConfig:
 class LogsConfig:
     """What a service says of itself, on standard error."""
 
-    level: str = "info"
+    level: Annotated[str, OneOf(("debug", "info", "warning", "error"))] = "info"
     """Least level written: `debug`, `info`, `warning` or `error`."""
     format: LogFormat = LogFormat.JSON
     """`json`, one object a line, or `text` for people."""
@@ -50,9 +56,9 @@ class KafkaConfig:
 
     tls_folder: Path | None = None
     """Folder that holds `tls.crt`, `tls.key` and `ca.crt` for the brokers; only `ca.crt` where SASL says who we are."""
-    sasl_mechanism: str = ""
+    sasl_mechanism: Annotated[str, OneOf(("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))] = ""
     """`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; empty for none."""
-    sasl_username: str = ""
+    sasl_username: Name = ""
     """User name for SASL."""
     sasl_password_file: Path | None = None
     """File that holds the password for SASL, so that no secret stands in this file."""
@@ -62,15 +68,15 @@ class KafkaConfig:
 class ControllerConfig:
     """`flyball controller`: steps, pushes, serves operators and, with an embedded log, appends."""
 
-    name: str = ""
+    name: Name = ""
     """Name of this controller in claims, unique among controllers; the host's name if empty."""
-    listen: str = "127.0.0.1:7460"
+    listen: Address = "127.0.0.1:7460"
     """HOST:PORT of the gRPC door for agents, receivers and operators."""
-    http: str = "127.0.0.1:7461"
+    http: HttpAddress = "127.0.0.1:7461"
     """HOST:PORT of `/metrics`, `/live` and `/ready`."""
-    tick_s: float = 1.0
+    tick_s: Annotated[float, Within(0.1, 5.0)] = 1.0
     """Seconds between the owner's ticks, written as a duration (`1s`)."""
-    partitions: int = 1
+    partitions: Annotated[int, Within(1, 1024)] = 1
     """Partitions of an embedded log that is made at the first start; frozen from then on."""
     create_log: bool = True
     """Make the embedded log at the first start if its folder holds none. Kafka's topics are never made here:
@@ -84,9 +90,9 @@ class ControllerConfig:
 class SpoolConfig:
     """Where an agent keeps what it could not send yet."""
 
-    megabytes: float = 64.0
+    megabytes: Annotated[float, Within(1, 1_000_000)] = 64.0
     """Most megabytes on disk; beyond it the oldest frames are dropped, and counted."""
-    age_s: float = 86_400.0
+    age_s: Annotated[float, Within(1.0, 31_622_400.0)] = 86_400.0
     """Frames older than this are dropped, and counted; written as a duration (`24h`)."""
 
 
@@ -94,17 +100,17 @@ class SpoolConfig:
 class ScrapedEngine:
     """One engine whose Prometheus page an agent reads."""
 
-    engine: str
+    engine: Name
     """The engine's id: stable over restarts, never a pod's random name."""
-    pool: str
+    pool: Name
     """The pool that it belongs to."""
-    metrics: str
+    metrics: Url
     """URL of its Prometheus page, such as `http://127.0.0.1:8000/metrics`."""
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[Annotated[int, Within(0, 1023)], ...] = ()
     """NVML indices of the GPUs that it runs on."""
-    variant: str = ""
+    variant: Name = ""
     """The restart-class configuration that it runs, as the policy document names it."""
-    model: str = ""
+    model: Name = ""
     """The `model_name` its page must carry; another one is a page of another engine, and is not taken. Empty: any."""
 
 
@@ -112,11 +118,11 @@ class ScrapedEngine:
 class ScrapedGateway:
     """One gateway whose Prometheus page an agent reads."""
 
-    gateway: str
+    gateway: Name
     """The gateway's id."""
-    pool: str
+    pool: Name
     """The pool that it spreads work of."""
-    metrics: str
+    metrics: Url
     """URL of its Prometheus page."""
 
 
@@ -124,15 +130,15 @@ class ScrapedGateway:
 class AgentConfig:
     """`flyball agent`: reads this node's GPUs and engines and appends what it read to the log."""
 
-    name: str = ""
+    name: Name = ""
     """Name of this agent, stable over restarts; the host's name if empty."""
-    http: str = "127.0.0.1:7463"
+    http: HttpAddress = "127.0.0.1:7463"
     """HOST:PORT of `/metrics`, `/live` and `/ready`."""
-    period_s: float = 1.0
+    period_s: Annotated[float, Within(0.1, 60.0)] = 1.0
     """Seconds between samples, written as a duration (`1s`)."""
-    scrape_timeout_s: float = 1.0
+    scrape_timeout_s: Annotated[float, Within(0.01, 60.0)] = 1.0
     """Longest time for one page, written as a duration; a slower one counts as missing."""
-    controllers: tuple[str, ...] = ("127.0.0.1:7460",)
+    controllers: tuple[Address, ...] = ("127.0.0.1:7460",)
     """HOST:PORT of controllers that take appends, where `log` is no Kafka; unused with Kafka."""
     gpus: GpuSource = GpuSource.NVML
     """`nvml`, or `none` on a node whose GPUs are not to be read."""
@@ -148,9 +154,9 @@ class AgentConfig:
 class RoutedEngine:
     """One engine behind the small gateway."""
 
-    engine: str
+    engine: Name
     """The engine's id, as its receiver attaches."""
-    url: str
+    url: Url
     """Base URL of its OpenAI-compatible server, such as `http://127.0.0.1:8000`."""
 
 
@@ -158,11 +164,11 @@ class RoutedEngine:
 class LaneConfig:
     """A lane's place in the gateway's queue until a routing table says otherwise."""
 
-    lane: str
+    lane: Name
     """The lane's name, as requests declare it."""
-    priority: int = 0
+    priority: Annotated[int, Within(-1000, 1000)] = 0
     """Lower goes first."""
-    max_wait_s: float = 60.0
+    max_wait_s: Annotated[float, Within(0.001, 86_400.0)] = 60.0
     """Longest wait in the queue, written as a duration (`60s`)."""
 
 
@@ -170,15 +176,15 @@ class LaneConfig:
 class GatewayConfig:
     """`flyball gateway`: a small OpenAI-compatible proxy that can do what HAProxy can, for one pool."""
 
-    pool: str
+    pool: Name
     """The pool whose engines it fronts."""
-    name: str = ""
+    name: Name = ""
     """Name of this gateway; the host's name if empty."""
-    listen: str = "127.0.0.1:8080"
+    listen: Address = "127.0.0.1:8080"
     """HOST:PORT that clients send requests to."""
-    http: str = "127.0.0.1:7465"
+    http: HttpAddress = "127.0.0.1:7465"
     """HOST:PORT of `/metrics`, `/live` and `/ready`."""
-    controllers: tuple[str, ...] = ("127.0.0.1:7460",)
+    controllers: tuple[Address, ...] = ("127.0.0.1:7460",)
     """HOST:PORT of controllers to attach to; it serves without any."""
     engines: tuple[RoutedEngine, ...] = ()
     """The engines behind it."""
@@ -190,13 +196,13 @@ class GatewayConfig:
 class TwinEngineConfig:
     """One small engine."""
 
-    engine: str
+    engine: Name
     """The engine's id."""
-    listen: str
+    listen: Address
     """HOST:PORT of its OpenAI-compatible server, which also serves `/metrics`."""
-    variant: str = "graphs"
+    variant: Name = "graphs"
     """The kernel variant that it starts with."""
-    speed: float = 1.0
+    speed: Annotated[float, Within(0.01, 100.0)] = 1.0
     """HBM bandwidth of its GPU relative to the model's; 0.4 stands for a GPU that lost 60 %."""
 
 
@@ -204,9 +210,9 @@ class TwinEngineConfig:
 class TwinConfig:
     """`flyball twin serve`: small engines with real doors, at real time."""
 
-    pool: str
+    pool: Name
     """The pool that they serve."""
-    controllers: tuple[str, ...] = ("127.0.0.1:7460",)
+    controllers: tuple[Address, ...] = ("127.0.0.1:7460",)
     """HOST:PORT of controllers to attach to; they serve without any."""
     engines: tuple[TwinEngineConfig, ...] = ()
     """The engines."""
@@ -216,9 +222,9 @@ class TwinConfig:
 class Config:
     """The whole file."""
 
-    file: Path
+    file: Path = field(metadata={"key": False})
     """Where it was read from; not a key."""
-    log: str = "log"
+    log: LogName = "log"
     """The log: a folder (embedded), relative to this file, or `kafka://HOST:PORT[,HOST:PORT...]/PREFIX`."""
     state: Path = Path("state")
     """Folder where services keep what outlives them: spools, what receivers hold. Relative to this file."""

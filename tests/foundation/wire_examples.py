@@ -159,6 +159,9 @@ INPUTS: dict[str, Body] = {
     "attach_gateway_gone": Attach(
         pool=CHAT, kind=TargetKind.GATEWAY, target="gw-1", incarnation=Incarnation("gw-1-1"), attached=False
     ),
+    "attach_gateway_farewell": Attach(
+        pool=CHAT, kind=TargetKind.GATEWAY, target="gw-1", incarnation=Incarnation("gw-1-1"), attached=False, ends=41
+    ),
     "ack_applied": Ack(
         pool=CHAT,
         kind=TargetKind.ENGINE,

@@ -59,6 +59,7 @@ class Counters:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     requests_finished: int = 0
+    requests_aborted: int = 0
     preemptions: int = 0
     ttft_s_sum: float = 0.0
     ttft_count: int = 0
@@ -75,10 +76,15 @@ class Counters:
 
 
 class Engine:
-    """One engine on one GPU. `variant` names one of `VARIANTS`; raises `Rejected` for another."""
+    """One engine on one GPU. `variant` names one of `VARIANTS`; raises `Rejected` for another.
 
-    def __init__(self, engine_id: EngineId, model: EngineModel, variant: str) -> None:
+    `life` tells its incarnations from those of an earlier process that had the same id; a
+    simulation, which has but one life, leaves it empty.
+    """
+
+    def __init__(self, engine_id: EngineId, model: EngineModel, variant: str, *, life: str = "") -> None:
         self.id = engine_id
+        self._life = f"{life}-" if life else ""
         self.model = model
         self.step_end_s = NEVER
         """When the step under way ends; infinity while there is none."""
@@ -98,7 +104,7 @@ class Engine:
             raise Rejected(f"variant takes one of {', '.join(VARIANTS)}, not {variant!r}")
         self.variant = variant
         self._starts += 1
-        self.incarnation = Incarnation(f"{self.id}-{self._starts}")
+        self.incarnation = Incarnation(f"{self.id}-{self._life}{self._starts}")
         self.max_active_requests = MAX_ACTIVE_REQUESTS
         self.max_batched_tokens = MAX_BATCHED_TOKENS
         self.batch = Batch(self.model.kv_blocks)
@@ -148,14 +154,27 @@ class Engine:
         """Prompt and output together of the longest request it can serve."""
         return min(self.model.model.max_context_tokens, self.model.kv_blocks * BLOCK_TOKENS)
 
-    def submit(self, request: Request, now_s: float) -> None:
+    def submit(self, request: Request, now_s: float) -> Sequence:
         """Take a request. Raises `Rejected` if it can never fit, `Fatal` while the engine is down."""
         if not self.ready:
             raise Fatal(f"{self.id} was sent a request while it relaunches")
         tokens = request.prompt_tokens + request.output_tokens
         if tokens > self.longest_request_tokens():
             raise Rejected(f"request {request.id} has {tokens} tokens; {self.id} holds {self.longest_request_tokens()}")
-        self.batch.waiting.append(Sequence(request=request, arrived_s=now_s, target=request.prompt_tokens))
+        sequence = Sequence(request=request, arrived_s=now_s, target=request.prompt_tokens)
+        self.batch.waiting.append(sequence)
+        return sequence
+
+    def abort(self, sequence: Sequence) -> bool:
+        """Drop a request and free its cache; False if it is here no more, because it finished or a relaunch took it.
+
+        Raises `Fatal` while a step is under way: what was planned is computed.
+        """
+        if self.step_end_s != NEVER:
+            raise Fatal(f"{self.id} was asked to abort a request in the middle of a step")
+        aborted = self.batch.abort(sequence)
+        self.counters.requests_aborted += aborted
+        return aborted
 
     def begin(self, now_s: float) -> None:
         """Start the next step unless one is under way or there is nothing to do."""

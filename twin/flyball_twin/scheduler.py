@@ -141,6 +141,26 @@ class Batch:
     def _preempt_latest(self) -> None:
         """Drop the cache of the latest admitted sequence and put it at the head of the queue."""
         sequence, _ = self._running.popitem()
+        self._release(sequence)
+        sequence.computed = 0
+        sequence.target = sequence.request.prompt_tokens + sequence.generated
+        sequence.preemptions += 1
+        self.waiting.appendleft(sequence)
+        self.preempted.append(sequence)
+
+    def abort(self, sequence: Sequence) -> bool:
+        """Forget a sequence, between two steps only, and free its cache; False if it is here no more."""
+        if sequence in self._running:
+            del self._running[sequence]
+            self._release(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        else:
+            return False
+        return True
+
+    def _release(self, sequence: Sequence) -> None:
+        """Stop computing a sequence that is not finished, and take its blocks back."""
         held = sequence.tokens_at(self.tick)
         if sequence.joined_tick >= 0:
             sequence.generated = sequence.generated_at(self.tick)
@@ -149,11 +169,6 @@ class Batch:
         else:
             self._prefilling.remove(sequence)
         self.kv.give(blocks_for(held))
-        sequence.computed = 0
-        sequence.target = sequence.request.prompt_tokens + sequence.generated
-        sequence.preemptions += 1
-        self.waiting.appendleft(sequence)
-        self.preempted.append(sequence)
 
     def _stop_decoding(self, sequence: Sequence, held: int) -> None:
         self.kv.leave(held, self.tick)

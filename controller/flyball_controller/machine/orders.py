@@ -189,6 +189,7 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
             return
         if body.attached:
             _note_twin(gateway, body, recorder)
+            gateway.attach_offset = recorder.version.revision
         gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
         if body.attached:
             _reconcile(gateway.holding, body, recorder, restarted=gateway.incarnation != body.incarnation)
@@ -201,17 +202,23 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
         return
     if body.attached:
         _note_twin(engine, body, recorder)
+        engine.attach_offset = recorder.version.revision
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
     if body.attached:
         _attach_engine(engine, body, recorder)
 
 
 def _left_before(known: EngineState | GatewayState, body: Attach, pool: PoolState) -> bool:
-    """Whether this is the farewell of an incarnation whose successor is here already."""
-    if body.attached or known.incarnation in ("", body.incarnation):
+    """Whether this is a late farewell: its incarnation has a successor here, or has attached anew elsewhere."""
+    if body.attached:
         return False
-    pool.count("detaches_of_another_incarnation")
-    return True
+    if known.incarnation not in ("", body.incarnation):
+        pool.count("detaches_of_another_incarnation")
+        return True
+    if body.ends is not None and body.ends < known.attach_offset:
+        pool.count("detaches_of_another_attach")
+        return True
+    return False
 
 
 def _note_twin(known: EngineState | GatewayState, body: Attach, recorder: Recorder) -> None:

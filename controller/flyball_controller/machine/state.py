@@ -103,6 +103,8 @@ class EngineState:
     incarnation: str = ""
     variant: str = ""
     attached: bool = False
+    attach_offset: int = -1
+    """Of the last attach; a farewell to an earlier one is late."""
     capability_hash: str = ""
     knobs: dict[str, KnobSpec] = field(default_factory=dict)
     phase: str = SERVING
@@ -149,6 +151,7 @@ class GatewayState:
     gateway: str
     incarnation: str = ""
     attached: bool = False
+    attach_offset: int = -1
     gone_s: float | None = None
     holding: Holding = field(default_factory=Holding)
     published: RoutingTable | None = None

@@ -4,8 +4,8 @@ Secrets are named by file, never held here. Plain connections are refused beyond
 """
 
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 
+from flyball_core.addresses import is_loopback
 from flyball_core.errors import Rejected
 from flyball_log.interface import Topic
 from flyball_log.opening import parse_kafka
@@ -62,7 +62,7 @@ class KafkaSettings:
             raise Rejected(f"{self.security_protocol} needs a username and a password file")
         if bool(self.cert_file) != bool(self.key_file):
             raise Rejected("a client certificate needs its key file, and a key file its certificate")
-        if not self.tls and not all(_is_loopback(broker) for broker in self.bootstrap):
+        if not self.tls and not all(is_loopback(broker) for broker in self.bootstrap):
             raise Rejected(
                 f"{self.security_protocol} to {', '.join(self.bootstrap)}: without TLS only loopback is allowed"
             )
@@ -95,16 +95,6 @@ class KafkaSettings:
     def topic(self, topic: Topic) -> str:
         """The name of a topic in Kafka."""
         return f"{self.prefix}.{topic.value}"
-
-
-def _is_loopback(broker: str) -> bool:
-    host = broker.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def settings_for(where: str, base: KafkaSettings | None = None) -> KafkaSettings:

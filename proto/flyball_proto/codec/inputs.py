@@ -91,6 +91,8 @@ def fill_attach(m: pb.Attach, body: Attach) -> None:
     if body.held is not None:
         fill_version(m.held, body.held)
     fill_setting(m.effective, body.effective)
+    if body.ends is not None:
+        m.ends = body.ends
 
 
 def read_attach(m: pb.Attach) -> Attach:
@@ -106,6 +108,7 @@ def read_attach(m: pb.Attach) -> Attach:
         knobs=tuple(read_knob(knob) for knob in m.knobs if knows_knob(knob)),
         held=read_version(m.held) if m.HasField("held") else None,
         effective=read_known(m.effective),
+        ends=m.ends if m.HasField("ends") else None,
     )
 
 

@@ -231,6 +231,7 @@ class Attach(google.protobuf.message.Message):
     KNOBS_FIELD_NUMBER: builtins.int
     HELD_FIELD_NUMBER: builtins.int
     EFFECTIVE_FIELD_NUMBER: builtins.int
+    ENDS_FIELD_NUMBER: builtins.int
     pool: builtins.str
     kind: flyball_proto.v1.common_pb2.TargetKind.ValueType
     target: builtins.str
@@ -238,6 +239,8 @@ class Attach(google.protobuf.message.Message):
     attached: builtins.bool
     capability_hash: builtins.str
     """over the knobs; a directive names the one it was made for"""
+    ends: builtins.int
+    """of a farewell: offset of the attach that it ends; a later attach stands"""
     @property
     def knobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[flyball_proto.v1.common_pb2.KnobSpec]: ...
     @property
@@ -258,9 +261,11 @@ class Attach(google.protobuf.message.Message):
         knobs: collections.abc.Iterable[flyball_proto.v1.common_pb2.KnobSpec] | None = ...,
         held: flyball_proto.v1.common_pb2.Version | None = ...,
         effective: collections.abc.Mapping[builtins.str, flyball_proto.v1.common_pb2.Value] | None = ...,
+        ends: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["held", b"held"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attached", b"attached", "capability_hash", b"capability_hash", "effective", b"effective", "held", b"held", "incarnation", b"incarnation", "kind", b"kind", "knobs", b"knobs", "pool", b"pool", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ends", b"_ends", "ends", b"ends", "held", b"held"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ends", b"_ends", "attached", b"attached", "capability_hash", b"capability_hash", "effective", b"effective", "ends", b"ends", "held", b"held", "incarnation", b"incarnation", "kind", b"kind", "knobs", b"knobs", "pool", b"pool", "target", b"target"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_ends", b"_ends"]) -> typing.Literal["ends"] | None: ...
 
 global___Attach = Attach
 

@@ -1,0 +1,76 @@
+"""An attach stream over gRPC, for `Attacher`.
+
+Thin: it opens, reads, writes and closes, and says by which of two errors a call ended. Every stream
+has a channel of its own, so that nothing of a broken connection is left to the next, and renewed
+certificates are taken.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import grpc
+
+from flyball_agents.attaching import AttachRefused, Open, Place
+from flyball_core.errors import Retryable
+from flyball_proto.v1 import services_pb2 as pb
+from flyball_proto.v1.services_pb2_grpc import AttachServiceStub
+from flyball_service.channels import ATTACH_BYTES, channel
+from flyball_service.tls import Tls
+
+_In, _Out = pb.ReceiverMessage, pb.PusherMessage
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+_MOST_WORDS = 300
+
+
+class GrpcStream:
+    """One call of `AttachService.Attach` on a channel of its own."""
+
+    def __init__(self, own: grpc.aio.Channel) -> None:
+        # The stub's type is the blocking one; on an aio channel it gives aio calls.
+        attach = cast("Callable[[], grpc.aio.StreamStreamCall[_In, _Out]]", AttachServiceStub(own).Attach)
+        self._channel = own
+        self._call = attach()
+
+    async def read(self) -> pb.PusherMessage | None:
+        """The next message; None if the controller ended the stream."""
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise _said_by(error) from None
+        return message if isinstance(message, pb.PusherMessage) else None
+
+    async def write(self, message: pb.ReceiverMessage) -> None:
+        """Send a message; where the call is over already, raises what it ended with."""
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise _said_by(error) from None
+        except asyncio.InvalidStateError:  # ended before this was written
+            raise Retryable("the stream had ended") from None
+
+    async def close(self) -> None:
+        """Cancel the call and close its channel."""
+        self._call.cancel()
+        await self._channel.close(None)
+
+
+def grpc_streams(tls: Tls | None) -> Open:
+    """Opens streams over TLS, or in plaintext where `tls` is None and the controller is on this machine."""
+
+    def open_stream(place: Place) -> GrpcStream:
+        return GrpcStream(channel(place.address, tls, receive_bytes=ATTACH_BYTES, certified_name=place.host))
+
+    return open_stream
+
+
+def _said_by(error: grpc.aio.AioRpcError) -> AttachRefused | Retryable:
+    said = f"{error.code().name}: {(error.details() or 'no details')[:_MOST_WORDS]}"
+    return AttachRefused(said) if error.code() in _REFUSALS else Retryable(said)

@@ -1,0 +1,141 @@
+"""Which controllers a command talks to, and as whom: its options, the environment, the services' file.
+
+What is given on the command line goes before the environment, and a named controller before
+the services' file. Plaintext never leaves this machine.
+"""
+
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from flyball_cli.operating.times import read_span
+from flyball_core.addresses import is_loopback, split_address
+from flyball_core.errors import Rejected
+from flyball_service.config import Config, TlsConfig
+
+DEFAULT_CONTROLLER = "127.0.0.1:7460"
+DEFAULT_TIMEOUT = "5s"
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a controller listens on, not us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where controllers are, with which certificates, and how long one answer may take."""
+
+    addresses: tuple[str, ...]
+    tls: TlsConfig | None = None
+    timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for address in self.addresses:
+            if self.tls is None and not is_loopback(address):
+                raise Rejected(
+                    f"{address} is beyond this machine, where plaintext is refused: give --tls FOLDER with tls.crt,"
+                    " tls.key and ca.crt of an operator (or a viewer), or name it in FLYBALL_TLS"
+                )
+
+
+def connection_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command `--controller`, `--tls`, `--config` and `--timeout`, for `taken_from`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def connected(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command those options, and call it with the `connection` that they name."""
+
+    @wraps(command)
+    def run(**options: object) -> int:
+        return command(connection=taken_from(options), **options)
+
+    return connection_options(run)
+
+
+def taken_from(options: MutableMapping[str, Any]) -> Connection:
+    """The connection that a command's options name; takes them out of `options`."""
+    controllers, tls_folder = options.pop("controllers"), options.pop("tls_folder")
+    config_file, timeout = options.pop("config_file"), options.pop("timeout")
+    return _connection(controllers, tls_folder, config_file, read_span(timeout))
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--controller",
+        "controllers",
+        multiple=True,
+        envvar="FLYBALL_CONTROLLERS",
+        metavar="HOST:PORT",
+        help=f"A controller; repeatable. A name of several addresses stands for all. Default {DEFAULT_CONTROLLER}.",
+    ),
+    click.option(
+        "--tls",
+        "tls_folder",
+        type=click.Path(path_type=Path),
+        envvar="FLYBALL_TLS",
+        metavar="FOLDER",
+        help="Folder with tls.crt, tls.key and ca.crt of an operator (or a viewer, who only looks).",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        envvar="FLYBALL_CONFIG",
+        metavar="FILE",
+        help="The services' configuration: take controllers and certificates from it.",
+    ),
+    click.option(
+        "--timeout", default=DEFAULT_TIMEOUT, show_default=True, metavar="SPAN", help="Longest wait for one answer."
+    ),
+)
+
+
+def _connection(
+    controllers: Sequence[str], tls_folder: Path | None, config_file: Path | None, timeout_s: float
+) -> Connection:
+    config = None if config_file is None else _read(config_file)
+    if config is not None and _overruled("controllers"):
+        controllers = ()
+    if config is not None and _overruled("tls_folder"):
+        tls_folder = None
+    named = [part for given in controllers for part in given.split(",") if part]
+    if not named and config is not None:
+        named = list(addresses_in(config))
+    for address in named:
+        split_address(address)
+    tls = TlsConfig(folder=tls_folder) if tls_folder is not None else None if config is None else config.tls
+    return Connection(
+        addresses=tuple(dict.fromkeys(named or [DEFAULT_CONTROLLER])), tls=tls, timeout_s=timeout_s
+    )
+
+
+def _overruled(option: str) -> bool:
+    """Whether this option is of the environment while the file was named on the command line."""
+    context = click.get_current_context()
+    return (
+        context.get_parameter_source("config_file") is ParameterSource.COMMANDLINE
+        and context.get_parameter_source(option) is ParameterSource.ENVIRONMENT
+    )
+
+
+def _read(file: Path) -> Config:
+    from flyball_service.reading import read_config
+
+    return read_config(file)
+
+
+def addresses_in(config: Config) -> tuple[str, ...]:
+    """The controllers that a services' file knows of; `Rejected` if it knows of none."""
+    if config.controller is not None:
+        host, port = split_address(config.controller.listen)
+        bare = f"[{host}]" if ":" in host else host
+        return (f"{_ANYWHERE.get(host, bare)}:{port}",)
+    for section in (config.agent, config.gateway, config.twin):
+        if section is not None:
+            return section.controllers
+    raise Rejected(f"{config.file} names no controller: give one with --controller HOST:PORT")

@@ -1,0 +1,113 @@
+"""gRPC channels and servers as all services have them: bounded, kept alive, never through a proxy.
+
+Knows neither the services it carries nor who may call them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import grpc
+
+from flyball_core.errors import Fatal
+from flyball_service.tls import Tls, check_address
+
+KEEPALIVE_S = 10.0
+"""A connection is asked for a sign of life after so long without one."""
+KEEPALIVE_TIMEOUT_S = 5.0
+"""It is dead when the sign does not come within so long: a silent peer is gone after 15 s."""
+RECEIVE_BYTES = 4 * 1024 * 1024
+"""Largest message taken, unless less is asked for."""
+ATTACH_BYTES = 512 * 1024
+"""Largest message taken on an attach stream."""
+
+_KEEPALIVE: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+_CHANNEL: tuple[tuple[str, int], ...] = (
+    *_KEEPALIVE,
+    # gRPC's own waits between connection attempts reach two minutes, which no lease should have to bridge.
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A new channel starts afresh: with the certificates of now, and without another channel's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+_SERVER: tuple[tuple[str, int], ...] = (
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE_S * 500)),
+    # Or two servers would share a port without a word.
+    ("grpc.so_reuseport", 0),
+)
+
+
+def channel(
+    address: str, tls: Tls | None, *, receive_bytes: int = RECEIVE_BYTES, certified_name: str = ""
+) -> grpc.aio.Channel:
+    """A channel to HOST:PORT, with the certificate as it is on disk now; connects when it is first used.
+
+    `certified_name` is the host that the peer's certificate names, where `address` is only what that name
+    resolved to. Close the channel; make a new one after a failure, so that renewed certificates are taken.
+    Raises `Rejected` for plaintext beyond loopback, `Fatal` if certificates cannot be read.
+    """
+    check_address(address, tls)
+    options: tuple[tuple[str, int | str], ...] = (*_CHANNEL, ("grpc.max_receive_message_length", receive_bytes))
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    if certified_name:
+        options = (*options, ("grpc.ssl_target_name_override", certified_name))
+    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options)
+
+
+async def grpc_server(
+    address: str,
+    tls: Tls | None,
+    add_services: Callable[[grpc.aio.Server], None],
+    *,
+    receive_bytes: int = RECEIVE_BYTES,
+) -> tuple[grpc.aio.Server, int]:
+    """A server that listens on HOST:PORT, started, and its port. Stop it.
+
+    Raises `Rejected` for plaintext beyond loopback, `Fatal` if the address or the certificates cannot be used.
+    """
+    check_address(address, tls)
+    server = grpc.aio.server(options=(*_SERVER, ("grpc.max_receive_message_length", receive_bytes)))
+    add_services(server)
+    try:
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.server_credentials())
+    except RuntimeError as error:
+        raise Fatal(f"cannot listen on {address}: is another process listening there?") from error
+    if port == 0:
+        raise Fatal(f"cannot listen on {address}")
+    await server.start()
+    return server, port
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waits between attempts: full jitter, the bound doubling from `first_s` to `most_s` seconds."""
+
+    rng: Random
+    first_s: float
+    most_s: float
+    _bound_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def next_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        bound_s = self._bound_s
+        self._bound_s = min(self.most_s, bound_s * 2.0)
+        return self.rng.uniform(0.0, bound_s)
+
+    def reset(self) -> None:
+        """An attempt went well: begin with short waits again."""
+        self._bound_s = self.first_s

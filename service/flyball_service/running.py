@@ -1,0 +1,41 @@
+"""Running a service until the operating system asks it to stop.
+
+Knows only signals: what is to be closed, and in which order, is the service's.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BY_SIGNAL = 128
+"""A process that a signal ended exits with this and the signal's number."""
+
+
+async def run_until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `main(stop)`; SIGTERM or SIGINT sets `stop`, a second one ends the process at once.
+
+    Returns when `main` does and raises what it raises.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("stopped_at_once", signal=number.name)
+            os._exit(_BY_SIGNAL + number)
+        log.info("stopping", signal=number.name)
+        stop.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, asked, number)
+    try:
+        await main(stop)
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

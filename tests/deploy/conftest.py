@@ -1,0 +1,3 @@
+"""Prometheus, as a fixture."""
+
+from prometheus_scraper import prometheus as prometheus

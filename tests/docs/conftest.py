@@ -1,0 +1,3 @@
+"""A Kafka broker for pages that need one."""
+
+from kafka_broker import kafka_broker as kafka_broker
