@@ -7,7 +7,7 @@ certificates are taken.
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
@@ -18,7 +18,9 @@ from flyball_proto.v1.services_pb2_grpc import AttachServiceStub
 from flyball_service.channels import ATTACH_BYTES, channel
 from flyball_service.tls import Tls
 
-_In, _Out = pb.ReceiverMessage, pb.PusherMessage
+if TYPE_CHECKING:
+    _Call = grpc.aio.StreamStreamCall[pb.ReceiverMessage, pb.PusherMessage]
+
 _REFUSALS = frozenset(
     {
         grpc.StatusCode.ALREADY_EXISTS,
@@ -35,7 +37,7 @@ class GrpcStream:
 
     def __init__(self, own: grpc.aio.Channel) -> None:
         # The stub's type is the blocking one; on an aio channel it gives aio calls.
-        attach = cast("Callable[[], grpc.aio.StreamStreamCall[_In, _Out]]", AttachServiceStub(own).Attach)
+        attach = cast("Callable[[], _Call]", AttachServiceStub(own).Attach)
         self._channel = own
         self._call = attach()
 

@@ -83,6 +83,12 @@ class Audit:
             if story.record is not None and story.record.pool == pool:
                 yield story
 
+    def latest(self, pool: str | None) -> Story | None:
+        """The newest decision of a pool, or of all; None if there is none."""
+        decided = [story for story in self.stories.values() if story.record is not None]
+        of_pool = [story for story in decided if pool in (None, str(story.record and story.record.pool))]
+        return max(of_pool, key=_when, default=None)
+
     def targets(self) -> set[Target]:
         """Every receiver that anything was told to, decided about or heard from."""
         found = set(self.told) | set(self.attached)
@@ -91,6 +97,11 @@ class Audit:
                 if record is not None:
                     found |= _targets(record)
         return found
+
+
+def _when(story: Story) -> tuple[float, int]:
+    record = story.record
+    return (0.0, 0) if record is None else (record.wall_s, record.version.revision)
 
 
 def _targets(record: DecisionRecord) -> set[Target]:
@@ -115,13 +126,14 @@ async def read_audit(log: Log) -> Audit:
                 value = record.value or b""
                 if value not in seen:  # published twice is published once
                     seen.add(value)
-                    _take(audit, value)
+                    take_record(audit, value)
         for kept in (await fold(log, Topic.DIRECTIVES, partition)).values():
             _take_told(audit, kept.value or b"")
     return audit
 
 
-def _take(audit: Audit, value: bytes) -> None:
+def take_record(audit: Audit, value: bytes) -> None:
+    """Put a record of the decisions in its place; one that cannot be read is counted."""
     try:
         record = decode_audit(value)
     except Rejected:

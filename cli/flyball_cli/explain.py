@@ -1,8 +1,8 @@
 """`flyball explain`: why an engine or a gateway holds what it holds, or what one decision was made of.
 
-Everything comes from the log's own records; nothing is computed again, so this is what was
-recorded even where the code has changed since. (Whether the code still agrees is what
-`flyball replay` answers.)
+Everything comes from the log's own records, read there or served by a running controller;
+nothing is computed again, so this is what was recorded even where the code has changed since.
+(Whether the code still agrees is what `flyball replay` answers.)
 """
 
 import asyncio
@@ -10,40 +10,85 @@ import json
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from flyball_cli.audit import Audit, Target, read_attaches, read_audit
 from flyball_cli.explained import document_lines
 from flyball_cli.explanation import decision_document, target_document
+from flyball_cli.operating.connection import connection_options, taken_from
+from flyball_cli.operating.fleet import Fleet, with_fleet
+from flyball_cli.operating.remote_audit import read_remote_audit
 from flyball_cli.wording import nearest, nearest_decisions
 from flyball_core.errors import Rejected
 from flyball_core.inputs import TargetKind
 from flyball_log import open_log
 
 
-@click.command()
-@click.argument("name", metavar="ENGINE|GATEWAY|DECISION")
-@click.option("--log", "where", required=True, metavar="LOG", help="A folder, or kafka://HOST:PORT/PREFIX.")
+@click.command(
+    epilog="""\b
+Examples:
+  flyball explain engine-0
+  flyball explain chat@1234 --controller flyball-controller:7460 --tls /etc/flyball/viewer
+  flyball explain engine-0 --log demo/log
+  flyball explain --pool chat
+"""
+)
+@click.argument("name", metavar="[ENGINE|GATEWAY|DECISION|POOL]", required=False)
+@click.option("--log", "where", metavar="LOG", help="Read a log: a folder, or kafka://HOST:PORT/PREFIX.")
 @click.option("--pool", help="The pool, where several have an engine of that name.")
 @click.option("--last", type=click.IntRange(min=0), default=5, show_default=True, help="How many changes to tell of.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
-def explain(*, name: str, where: str, pool: str | None, last: int, as_json: bool) -> int:
-    """Say in words and numbers why an engine or gateway is set as it is, or what a decision (chat@1234) was made of."""
-    document = asyncio.run(_explain(name, where, pool, last))
+@connection_options
+def explain(
+    *, name: str | None, where: str | None, pool: str | None, last: int, as_json: bool, **connection: object
+) -> int:
+    """Say in words and numbers why an engine or gateway is set as it is, or what a decision (chat@1234) was made of.
+
+    Of a pool, and without a name, its latest decision. Asks the controllers of a running fleet, or with --log reads a
+    log.
+    """
+    if where is None:
+        document = with_fleet(taken_from(connection), lambda fleet: _explain_running(fleet, name, pool, last))
+    else:
+        given = click.get_current_context().get_parameter_source("controllers")
+        if given is ParameterSource.COMMANDLINE:
+            raise Rejected("a log is read without a controller: give --log or --controller, not both")
+        document = asyncio.run(_explain(where, name, pool, last))
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(document_lines(document)))
     return 0
 
 
-async def _explain(name: str, where: str, pool: str | None, last: int) -> dict[str, Any]:
+async def _explain_running(fleet: Fleet, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
+    audit = await read_remote_audit(fleet, name, pool)
+    return _of_decision(audit, name, pool) or target_document(audit, _the_one(audit, name or "", pool), last=last)
+
+
+async def _explain(where: str, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
     log = await open_log(where, read_only=True)
     try:
         audit = await read_audit(log)
-        if name in audit.stories:
-            return decision_document(audit, audit.stories[name])
-        if not _is_decision(name):
+        found = _of_decision(audit, name, pool)
+        if found is not None:
+            return found
+        if name is not None and not _is_decision(name):
             await read_attaches(log, audit)
-        return target_document(audit, _the_one(audit, name, pool), last=last)
+        return target_document(audit, _the_one(audit, name or "", pool), last=last)
     finally:
         await log.close()
+
+
+def _of_decision(audit: Audit, name: str | None, pool: str | None) -> dict[str, Any] | None:
+    """The document of a decision, where one is meant: by its id, or as the latest of a pool; else None."""
+    if name in audit.stories:
+        return decision_document(audit, audit.stories[name])
+    of_pool = name if name in audit.ticks else None
+    if name is not None and (of_pool is None or _named(audit, name, pool)):
+        return None
+    story = audit.latest(of_pool or pool)
+    if story is None:
+        within = of_pool or pool
+        raise Rejected(f"{f'pool {within}' if within else audit.where} has no decision yet")
+    return decision_document(audit, story)
 
 
 def _named(audit: Audit, name: str, pool: str | None) -> list[Target]:

@@ -1,14 +1,16 @@
 """The command's root: its sub-commands, and how errors end it.
 
-Exit codes: 0 done; 1 done, and the answer is no (a replay differs, a check found faults);
-2 bad input, in one line; 3 a replay agrees within tolerance under another fingerprint;
-130 interrupted.
+Exit codes: 0 done; 1 done, and the answer is no (a replay differs, a check found faults, an
+order was refused); 2 bad input or nobody reachable, in one line; 3 a replay agrees within
+tolerance under another fingerprint; 130 interrupted.
 """
 
 import logging
+import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from flyball_core.errors import FlyballError
 from flyball_core.version import __version__
@@ -18,9 +20,9 @@ INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
-    """Sub-commands are imported when they are called: `flyball --help` loads no numpy."""
+    """Sub-commands are imported when they are called: neither `flyball --help` nor a completion loads numpy."""
 
-    def __init__(self, commands: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, commands: dict[str, tuple[str, str, str]]) -> None:
         super().__init__(help="Flyball: an adaptive control plane for fleets of LLM inference engines.")
         self._where = commands
 
@@ -34,22 +36,46 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in self._where:
             return None
-        module, attribute = self._where[cmd_name]
+        module, attribute, _ = self._where[cmd_name]
         found = getattr(__import__(module, fromlist=[attribute]), attribute)
         return found if isinstance(found, click.Command) else None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All sub-commands, each with its line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._where[name][2]) for name in self.list_commands(ctx)])
 
-cli = click.version_option(__version__, prog_name="flyball")(
-    LazyGroup(
-        {
-            "bench": ("flyball_cli.bench", "bench"),
-            "demo": ("flyball_cli.demo", "demo"),
-            "explain": ("flyball_cli.explain", "explain"),
-            "replay": ("flyball_cli.replay", "replay"),
-            "topics": ("flyball_cli.topics", "topics"),
-        }
-    )
-)
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The sub-commands and options that begin so."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=self._where[name][2]) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+_OPERATING = "flyball_cli.operating"
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "bench": ("flyball_cli.bench", "bench", "Measure on this machine."),
+    "certs": ("flyball_cli.certs", "certs", "Make certificates for trying out mutual TLS."),
+    "completions": (f"{_OPERATING}.completions", "completions", "Print a shell's completion script."),
+    "config": ("flyball_cli.config_command", "config", "Check, explain or begin a configuration file."),
+    "demo": ("flyball_cli.demo", "demo", "Two fleets on the same real requests, one static, one governed."),
+    "explain": ("flyball_cli.explain", "explain", "Why an engine or gateway is set as it is; what a decision was."),
+    "mode": (f"{_OPERATING}.orders", "mode", "Say how far a pool is governed: observe, advise, control."),
+    "override": (f"{_OPERATING}.overrides", "override", "Pin a knob for a while; list and lift what is pinned."),
+    "pause": (f"{_OPERATING}.orders", "pause", "Hold every setting of a pool where it is."),
+    "policy": (f"{_OPERATING}.policies", "policy", "Show, check, compare and apply policy documents."),
+    "rebase": (f"{_OPERATING}.orders", "rebase", "Let receivers that hold another log's version take this log's."),
+    "replay": ("flyball_cli.replay", "replay", "Whether a log gives the same decisions again; or what if."),
+    "resume": (f"{_OPERATING}.orders", "resume", "Let a paused pool be governed again."),
+    "status": (f"{_OPERATING}.status", "status", "What a fleet is doing, and whether anything needs attention."),
+    "topics": ("flyball_cli.topics", "topics", "Make or check the topics of a log in Kafka."),
+    "twin": ("flyball_cli.twin_command", "twin", "Small engines with real doors, to develop against without a GPU."),
+    "watch": (f"{_OPERATING}.watch", "watch", "A fleet as it goes, and its decisions as they come."),
+}
+"""Module, attribute and one line of each sub-command."""
+
+cli = click.version_option(__version__, prog_name="flyball")(LazyGroup(COMMANDS))
 
 
 def main() -> None:
@@ -67,4 +93,8 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("flyball: interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Who read our output has read enough, as `head` does; flushing it at exit would only complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)

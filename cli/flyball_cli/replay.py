@@ -13,14 +13,14 @@ from typing import Any
 import click
 
 from flyball_cli.policy_comparison import comparison_document, comparison_lines
+from flyball_cli.policy_file import read_policy
 from flyball_cli.wording import counted
 from flyball_controller.fingerprint import own_fingerprint
 from flyball_controller.machine import standard_seams
 from flyball_controller.replay import Difference, ReplayReport, Verdict, replay_log
 from flyball_controller.whatif import Comparison, compare_policies
-from flyball_core.errors import LogCorrupt, Rejected
+from flyball_core.errors import LogCorrupt
 from flyball_log import open_log
-from flyball_policies.reading import read_document
 
 SCHEMA = "flyball.replay/1"
 EXIT_CODES = {Verdict.IDENTICAL: 0, Verdict.DIFFERENT: 1, Verdict.WITHIN_TOLERANCE: 3}
@@ -55,17 +55,6 @@ def replay(*, where: str, policy_file: Path | None, as_json: bool) -> int:
     else:
         click.echo("\n".join(_replay_lines(report)))
     return EXIT_CODES[report.verdict]
-
-
-def read_policy(file: Path) -> str:
-    """The text of a policy document that has been found to be one. Raises `Rejected`, with line and nearest key."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise Rejected(f"cannot read the policy document {file}: {why}") from error
-    read_document(text, str(file))
-    return text
 
 
 async def _replay(where: str) -> ReplayReport:

@@ -56,7 +56,7 @@ def span(value: float) -> str:
     if abs(value) < 60.0:
         return f"{value:.1f} s" if abs(value) < 10.0 else f"{value:.0f} s"
     left = int(abs(value))
-    parts = []
+    parts: list[str] = []
     for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         number, left = divmod(left, unit_s)
         if number or parts:

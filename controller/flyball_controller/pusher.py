@@ -104,22 +104,23 @@ class Pusher:
             sent += await self._push(target)
         for pool in sorted(news.beaten):
             sent += await self._renew(pool)
-        for place in sorted(news.rebased):
-            sent += await self._rebase(self._rebases[place])
+        for pool, name in sorted(news.rebased):
+            for linked in self._linked_to(pool, name):
+                sent += await self._rebase(self._rebases[pool, name], linked)
         return sent
 
     async def attached(self, link: Link, attach: Attach) -> None:
         """A receiver came: put it on record, and tell it what it should hold if that is newer."""
         target = _target(attach)
         offset = await self._append(attach)
-        self._links[target] = _Linked(link, attach, attach.held, offset)
+        linked = self._links[target] = _Linked(link, attach, attach.held, offset)
         await self._push(target)
         beat = self._beats.get(attach.pool)
         if beat is not None:
             await link.send(beat)
         for notice in [self._rebases.get((str(attach.pool), name)) for name in ("", attach.target)]:
             if notice is not None:
-                await self._rebase(notice)
+                await self._rebase(notice, linked)
 
     def unlink(self, link: Link, attach: Attach) -> Attach | None:
         """A receiver left: push it nothing more; its farewell, to be given to `farewell`.
@@ -218,10 +219,15 @@ class Pusher:
         return 1
 
     async def _renew(self, pool: str) -> int:
-        links = [self._links[target] for target in sorted(self._links, key=str) if target[1] == pool]
+        links = self._linked_to(pool)
         for linked in links:
             await linked.link.send(self._beats[pool])
         return len(links)
+
+    def _linked_to(self, pool: str, name: str = "") -> list[_Linked]:
+        """Who is linked of a pool, or whoever bears this name there."""
+        targets = [target for target in self._links if target[1] == pool and name in ("", target[2])]
+        return [self._links[target] for target in sorted(targets, key=str)]
 
     async def _rebase(self, notice: RebaseNotice, linked: _Linked) -> int:
         """Hand a notice to a receiver that it concerns: it holds another log's version, and the notice still counts."""

@@ -111,6 +111,11 @@ class Membership(Protocol):
         """The partitions this member should own now; empty while a rebalance runs."""
         ...
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, which may be none; not while a rebalance runs."""
+        ...
+
     async def close(self) -> None:
         """Leave the group."""
         ...

@@ -28,6 +28,11 @@ class SoleMember:
         """Every partition; none after `close`."""
         return self._assigned
 
+    @property
+    def joined(self) -> bool:
+        """Until `close`: there is nobody to wait for."""
+        return bool(self._assigned)
+
     async def close(self) -> None:
         """Own nothing any more."""
         self._assigned = frozenset()

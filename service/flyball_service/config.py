@@ -1,8 +1,11 @@
 """The configuration of a service: one YAML file, as frozen dataclasses.
 
 Each key is a field, and each field's docstring is what `flyball config explain` prints, so
-the file's documentation cannot drift from what is read. A section that is absent is None:
-that service cannot be started from this file. Nothing is read from the environment.
+the file's documentation cannot drift from what is read. A section that is absent is None: that
+service cannot be started from this file. Nothing is read from the environment.
+
+In a field's metadata, `example` is what `flyball config example` writes for a key that must be
+given; `shown` makes it write a list that need not be.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +37,9 @@ class GpuSource(Enum):
 class TlsConfig:
     """Certificate files in cert-manager's layout. `tls: none` stands for plaintext, which loopback alone may have."""
 
-    folder: Path
-    """Folder that holds `tls.crt`, `tls.key` and `ca.crt` (PEM); relative to the configuration file."""
+    folder: Path = field(metadata={"example": "certs"})
+    """Folder that holds `tls.crt`, `tls.key` and `ca.crt` (PEM), relative to this file; where several services
+    share the file, the folder ROLE-NAME in it, such as `agent-node-7`, goes before the folder itself."""
     trust_domain: Name = TRUST_DOMAIN
     """The trust domain of the SPIFFE ids (`spiffe://DOMAIN/ROLE/NAME`) that certificates carry."""
 
@@ -100,11 +104,11 @@ class SpoolConfig:
 class ScrapedEngine:
     """One engine whose Prometheus page an agent reads."""
 
-    engine: Name
+    engine: Name = field(metadata={"example": "engine-0"})
     """The engine's id: stable over restarts, never a pod's random name."""
-    pool: Name
+    pool: Name = field(metadata={"example": "chat"})
     """The pool that it belongs to."""
-    metrics: Url
+    metrics: Url = field(metadata={"example": "http://127.0.0.1:8000/metrics"})
     """URL of its Prometheus page, such as `http://127.0.0.1:8000/metrics`."""
     gpus: tuple[Annotated[int, Within(0, 1023)], ...] = ()
     """NVML indices of the GPUs that it runs on."""
@@ -118,11 +122,11 @@ class ScrapedEngine:
 class ScrapedGateway:
     """One gateway whose Prometheus page an agent reads."""
 
-    gateway: Name
+    gateway: Name = field(metadata={"example": "gateway-0"})
     """The gateway's id."""
-    pool: Name
+    pool: Name = field(metadata={"example": "chat"})
     """The pool that it spreads work of."""
-    metrics: Url
+    metrics: Url = field(metadata={"example": "http://127.0.0.1:7465/metrics"})
     """URL of its Prometheus page."""
 
 
@@ -144,7 +148,7 @@ class AgentConfig:
     """`nvml`, or `none` on a node whose GPUs are not to be read."""
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     """What is kept while the log cannot be reached."""
-    engines: tuple[ScrapedEngine, ...] = ()
+    engines: tuple[ScrapedEngine, ...] = field(default=(), metadata={"shown": True})
     """The engines of this node."""
     gateways: tuple[ScrapedGateway, ...] = ()
     """Gateways that this agent watches; each is watched by one agent."""
@@ -154,9 +158,9 @@ class AgentConfig:
 class RoutedEngine:
     """One engine behind the small gateway."""
 
-    engine: Name
+    engine: Name = field(metadata={"example": "engine-0"})
     """The engine's id, as its receiver attaches."""
-    url: Url
+    url: Url = field(metadata={"example": "http://127.0.0.1:8000"})
     """Base URL of its OpenAI-compatible server, such as `http://127.0.0.1:8000`."""
 
 
@@ -164,7 +168,7 @@ class RoutedEngine:
 class LaneConfig:
     """A lane's place in the gateway's queue until a routing table says otherwise."""
 
-    lane: Name
+    lane: Name = field(metadata={"example": "realtime"})
     """The lane's name, as requests declare it."""
     priority: Annotated[int, Within(-1000, 1000)] = 0
     """Lower goes first."""
@@ -176,7 +180,7 @@ class LaneConfig:
 class GatewayConfig:
     """`flyball gateway`: a small OpenAI-compatible proxy that can do what HAProxy can, for one pool."""
 
-    pool: Name
+    pool: Name = field(metadata={"example": "chat"})
     """The pool whose engines it fronts."""
     name: Name = ""
     """Name of this gateway; the host's name if empty."""
@@ -186,7 +190,7 @@ class GatewayConfig:
     """HOST:PORT of `/metrics`, `/live` and `/ready`."""
     controllers: tuple[Address, ...] = ("127.0.0.1:7460",)
     """HOST:PORT of controllers to attach to; it serves without any."""
-    engines: tuple[RoutedEngine, ...] = ()
+    engines: tuple[RoutedEngine, ...] = field(default=(), metadata={"shown": True})
     """The engines behind it."""
     lanes: tuple[LaneConfig, ...] = (LaneConfig(lane="realtime"), LaneConfig(lane="bulk", priority=10))
     """The lanes it knows; a request of no known lane goes to the first."""
@@ -196,13 +200,13 @@ class GatewayConfig:
 class TwinEngineConfig:
     """One small engine."""
 
-    engine: Name
+    engine: Name = field(metadata={"example": "engine-0"})
     """The engine's id."""
-    listen: Address
+    listen: Address = field(metadata={"example": "127.0.0.1:8000"})
     """HOST:PORT of its OpenAI-compatible server, which also serves `/metrics`."""
     variant: Name = "graphs"
     """The kernel variant that it starts with."""
-    speed: Annotated[float, Within(0.01, 100.0)] = 1.0
+    speed: Annotated[float, Within(0.01, 1.0)] = 1.0
     """HBM bandwidth of its GPU relative to the model's; 0.4 stands for a GPU that lost 60 %."""
 
 
@@ -210,11 +214,15 @@ class TwinEngineConfig:
 class TwinConfig:
     """`flyball twin serve`: small engines with real doors, at real time."""
 
-    pool: Name
+    pool: Name = field(metadata={"example": "chat"})
     """The pool that they serve."""
     controllers: tuple[Address, ...] = ("127.0.0.1:7460",)
     """HOST:PORT of controllers to attach to; they serve without any."""
-    engines: tuple[TwinEngineConfig, ...] = ()
+    model: Name = "flyball-twin"
+    """Name of the model that they serve, as clients ask for it and as metrics carry it."""
+    relaunch_s: Annotated[float, Within(0.05, 3600.0)] = 10.0
+    """How long an engine is down when it is relaunched, written as a duration (`10s`)."""
+    engines: tuple[TwinEngineConfig, ...] = field(default=(), metadata={"shown": True})
     """The engines."""
 
 

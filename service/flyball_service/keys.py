@@ -46,6 +46,10 @@ class Key:
     """What values of that type are meant."""
     default: Any
     """Its default; `dataclasses.MISSING` if it must be given."""
+    example: str
+    """What an example file says, if it must be given."""
+    shown: bool
+    """Whether an example file gives it, though it need not be given."""
 
     @property
     def required(self) -> bool:
@@ -111,7 +115,17 @@ def _key(one: "Field[Any]", hint: object, doc: str) -> Key:
     of, many, mark = _resolved(hint)
     default = one.default_factory() if one.default_factory is not MISSING else one.default
     name = one.name.removesuffix(_SECONDS)
-    return Key(name=name, field=one.name, doc=doc, of=of, many=many, mark=mark, default=default)
+    return Key(
+        name=name,
+        field=one.name,
+        doc=doc,
+        of=of,
+        many=many,
+        mark=mark,
+        default=default,
+        example=one.metadata.get("example", ""),
+        shown=one.metadata.get("shown", False),
+    )
 
 
 def _resolved(hint: object) -> tuple[type, Many, Mark | None]:

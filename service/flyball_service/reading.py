@@ -36,14 +36,15 @@ MAX_NAME = 200
 MOST_ENTRIES = 4096
 """Most entries of a list."""
 
-_UNIQUE: dict[type, tuple[str, ...]] = {
-    ScrapedEngine: ("engine",),
-    ScrapedGateway: ("gateway", "pool"),
-    RoutedEngine: ("engine",),
-    LaneConfig: ("lane",),
-    TwinEngineConfig: ("engine",),
+_UNIQUE: dict[type, tuple[tuple[str, ...], ...]] = {
+    ScrapedEngine: (("engine",),),
+    ScrapedGateway: (("gateway", "pool"),),
+    RoutedEngine: (("engine",),),
+    LaneConfig: (("lane",),),
+    TwinEngineConfig: (("engine",), ("listen",)),
 }
 """What no two entries of a list may have in common."""
+_ANY_PORT = ":0"
 _SERVICES = ("controller", "agent", "gateway", "twin")
 _PLAINTEXT = "write `tls: none` for plaintext between loopback addresses, or `tls: {folder: FOLDER}`"
 _KAFKA = "write `log: kafka://HOST:PORT/PREFIX`, or leave `kafka` out"
@@ -156,10 +157,12 @@ class ConfigReader(DocumentReader):
         entries = tuple(one(item) for item in node.value)
         seen: set[object] = set()
         for item, entry in zip(node.value, entries, strict=True):
-            same = tuple(getattr(entry, field) for field in _UNIQUE[key.of]) if key.of in _UNIQUE else (entry,)
-            if same in seen:
-                raise self.wrong(item, f"{' of '.join(map(str, same))} is twice in {key.name}")
-            seen.add(same)
+            for fields in _UNIQUE.get(key.of, ((),)):
+                same = tuple(getattr(entry, field) for field in fields) or (entry,)
+                said = " of ".join(map(str, same))
+                if (fields, same) in seen and not said.endswith(_ANY_PORT):
+                    raise self.wrong(item, f"{said} is twice in {key.name}")
+                seen.add((fields, same))
         return entries
 
     def _tls(self, node: yaml.Node) -> TlsConfig | None:

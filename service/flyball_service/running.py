@@ -1,11 +1,12 @@
-"""Running a service until the operating system asks it to stop.
+"""Running a service until the operating system asks it to stop, and under which name.
 
-Knows only signals: what is to be closed, and in which order, is the service's.
+Of running it knows only signals: what is to be closed, and in which order, is the service's.
 """
 
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -15,6 +16,11 @@ log = structlog.get_logger()
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _BY_SIGNAL = 128
 """A process that a signal ended exits with this and the signal's number."""
+
+
+def own_name(configured: str) -> str:
+    """The name a service goes by: the configured one, or the host's."""
+    return configured or socket.gethostname()
 
 
 async def run_until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:

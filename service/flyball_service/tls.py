@@ -152,6 +152,9 @@ class Tls:
     def _read(self) -> _Pair:
         mounted = self.folder / _MOUNTED
         folder = mounted.resolve() if mounted.exists() else self.folder
+        missing = [file for file in (CERT_FILE, KEY_FILE, CA_FILE) if not (folder / file).exists()]
+        if missing:
+            raise Fatal(f"certificates in {self.folder} cannot be used: there is no {', '.join(missing)}")
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE)
@@ -164,4 +167,4 @@ class Tls:
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"{CERT_FILE}, {KEY_FILE} and {CA_FILE} must be PEM and belong together ({error.reason or error})"
-    return f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
+    return error.strerror or str(error)

@@ -1,14 +1,14 @@
 """Pages name the default ports; tests run beside each other. So each run of a page has free ports of its own.
 
-Plain substitution: every `127.0.0.1:PORT` and `localhost:PORT` of a page, in commands, files and shown output alike,
-becomes the same address with another port. A page that leaves a port to its default would collide, so it states them.
+Plain substitution: every `127.0.0.1:PORT` and `localhost:PORT` in a page's commands and files becomes the same address
+with another port, and in what the commands print it is put back. A page that starts a service states its addresses: one
+left to its default would collide.
 """
 
 import os
 import random
 import re
 import socket
-from collections.abc import Iterable
 
 _ADDRESS = re.compile(r"(?<=\b127\.0\.0\.1:)\d{2,5}\b|(?<=\blocalhost:)\d{2,5}\b")
 _LOW, _HIGH = 20_000, 30_000
@@ -36,9 +36,10 @@ class Ports:
         """The text with its ports replaced."""
         return _ADDRESS.sub(lambda found: str(self.of(int(found[0]))), text)
 
-    def in_lines(self, lines: Iterable[str]) -> tuple[str, ...]:
-        """The lines with their ports replaced."""
-        return tuple(self.in_text(line) for line in lines)
+    def put_back(self, text: str) -> str:
+        """What a command printed, with the documented ports in it."""
+        documented = {str(port): str(known) for known, port in self._found.items()}
+        return _ADDRESS.sub(lambda found: documented.get(found[0], found[0]), text)
 
     def _free(self) -> int:
         while True:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from doc_blocks import ROOT, BadPage, Block, Run, blocks_of
@@ -84,14 +85,15 @@ class PageRun:
             self._step(block, run, step, session)
 
     def _step(self, block: Block, run: Run, step: Step, session: Session) -> None:
-        command, shown = self._ports.in_text(step.command), self._ports.in_lines(step.shown)
+        command = self._ports.in_text(step.command)
         until = time.monotonic() + run.within_s
         while True:
             said = session.run(command)
-            if said.code == run.code and agrees(shown, said.text, loose=run.loose):
+            said = replace(said, text=self._ports.put_back(said.text))
+            if said.code == run.code and agrees(step.shown, said.text, loose=run.loose):
                 return
             if time.monotonic() >= until:
-                raise Differs(_told(f"{block.page}:{block.line + step.line}", command, shown, said))
+                raise Differs(_told(f"{block.page}:{block.line + step.line}", step.command, step.shown, said))
             time.sleep(REPEAT_S)
 
     def _session(self, folder: Path) -> Session:
@@ -134,7 +136,7 @@ class PageRun:
 
 
 _CHECKED = {
-    "config": "flyball config check --config {file}",
+    "config": "flyball config check {file}",
     "policy": "flyball policy check {file}",
     "python": "python {file}",
 }

@@ -50,6 +50,7 @@ class Session:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self._stuck = False
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +71,8 @@ class Session:
 
     def close(self) -> None:
         """End whatever the page left running, at first by a request; then the shell."""
+        if self._stuck:
+            os.killpg(self._bash.pid, signal.SIGTERM)
         with suppress(OSError):
             self._write("kill $(jobs -p) 2> /dev/null; wait 2> /dev/null; exit\n")
         try:
@@ -98,6 +101,7 @@ class Session:
             selector.register(stdout, selectors.EVENT_READ)
             while not (mark.encode() in seen and seen.endswith(b"\n")):
                 if not selector.select(max(until - time.monotonic(), 0.0)):
+                    self._stuck = True
                     raise Stuck(f"did not end within {bound_s:g} s: {command}\n{seen.decode(errors='replace')}")
                 read = os.read(stdout.fileno(), 65536)
                 if not read:

@@ -71,7 +71,7 @@ def test_markers_say_one_of_three_things() -> None:
 )
 def test_a_marker_that_means_nothing_is_an_error(marker: str) -> None:
     """A setting, an option or a reason that does not exist is said with its place."""
-    with pytest.raises(BadPage, match="page.md:3"):
+    with pytest.raises(BadPage, match=r"page\.md:3"):
         read_marker(marker, "page.md:3")
 
 
@@ -88,12 +88,13 @@ def test_a_block_has_the_marker_directly_above_it() -> None:
 
 
 def test_ports_are_replaced_alike_everywhere_and_are_free() -> None:
-    """One documented port is one other port in all texts; a number that is no address's port stays."""
+    """One documented port is one other port in all texts, and back; a number that is no address's port stays."""
     ports = Ports()
     text = ports.in_text("127.0.0.1:7460 localhost:7460 wait 7460")
     port = ports.of(7460)
 
     assert f"127.0.0.1:{port} localhost:{port} wait 7460" == text
+    assert "127.0.0.1:7460 localhost:7460 wait 7460" == ports.put_back(text)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
 

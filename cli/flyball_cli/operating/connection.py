@@ -4,8 +4,9 @@ What is given on the command line goes before the environment, and a named contr
 the services' file. Plaintext never leaves this machine.
 """
 
+import getpass
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from flyball_cli.operating.times import read_span
 from flyball_core.addresses import is_loopback, split_address
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, TlsConfig
+from flyball_service.tls import CERT_FILE
 
 DEFAULT_CONTROLLER = "127.0.0.1:7460"
 DEFAULT_TIMEOUT = "5s"
+_OPERATOR, _VIEWER = "operator", "viewer"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a controller listens on, not us
 
 
@@ -70,6 +73,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "controllers",
         multiple=True,
         envvar="FLYBALL_CONTROLLERS",
+        show_envvar=True,
         metavar="HOST:PORT",
         help=f"A controller; repeatable. A name of several addresses stands for all. Default {DEFAULT_CONTROLLER}.",
     ),
@@ -78,6 +82,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "tls_folder",
         type=click.Path(path_type=Path),
         envvar="FLYBALL_TLS",
+        show_envvar=True,
         metavar="FOLDER",
         help="Folder with tls.crt, tls.key and ca.crt of an operator (or a viewer, who only looks).",
     ),
@@ -86,6 +91,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "config_file",
         type=click.Path(path_type=Path),
         envvar="FLYBALL_CONFIG",
+        show_envvar=True,
         metavar="FILE",
         help="The services' configuration: take controllers and certificates from it.",
     ),
@@ -109,9 +115,36 @@ def _connection(
     for address in named:
         split_address(address)
     tls = TlsConfig(folder=tls_folder) if tls_folder is not None else None if config is None else config.tls
-    return Connection(
-        addresses=tuple(dict.fromkeys(named or [DEFAULT_CONTROLLER])), tls=tls, timeout_s=timeout_s
-    )
+    if tls is not None:
+        tls = replace(tls, folder=own_certificate(tls.folder))
+    return Connection(addresses=tuple(dict.fromkeys(named or [DEFAULT_CONTROLLER])), tls=tls, timeout_s=timeout_s)
+
+
+def own_certificate(folder: Path) -> Path:
+    """Whose certificate to show: in a folder of many, the operator's of this login; else the only operator's.
+
+    `Rejected` if it could be any of several, or if there is none.
+    """
+    mine = folder / f"{_OPERATOR}-{login() or ''}"
+    if (mine / CERT_FILE).exists():
+        return mine
+    if (folder / CERT_FILE).exists():
+        return folder
+    for role in (_OPERATOR, _VIEWER):
+        found = sorted(one.parent for one in folder.glob(f"{role}-*/{CERT_FILE}"))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise Rejected(f"say as whom with --tls: {' or '.join(map(str, found))}")
+    raise Rejected(f"{folder} holds no {CERT_FILE}, nor an operator's below it: give a folder that does with --tls")
+
+
+def login() -> str | None:
+    """The name of the user who calls; None where there is none, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
 
 
 def _overruled(option: str) -> bool:

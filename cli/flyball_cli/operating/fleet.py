@@ -54,7 +54,7 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for one in self._channels.values():
-            await one.close()
+            await one.close(None)
 
     async def status(self, pool: str = "") -> FleetStatus:
         """What all controllers say of a pool, or of all pools. Raises `NoAnswer` if none says anything."""
@@ -103,7 +103,7 @@ class Fleet:
         """Close the channel to a controller that failed: the next call makes a new one, with renewed certificates."""
         failed = self._channels.pop(address, None)
         if failed is not None:
-            await failed.close()
+            await failed.close(None)
 
     async def _next(
         self, call: grpc.aio.UnaryStreamCall[DecisionsRequest, DecisionsPage], *, bounded: bool

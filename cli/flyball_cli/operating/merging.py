@@ -7,8 +7,8 @@ Of each pool the answer with the greatest epoch is believed, and nothing is mixe
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from flyball_core.errors import Rejected
 from flyball_cli.wording import nearest
+from flyball_core.errors import Rejected
 from flyball_proto.v1.services_pb2 import PoolStatus, StatusResponse
 
 

@@ -1,12 +1,11 @@
 """Giving an order: under whose name, to which controller, and what the pool's owner made of it."""
 
-import getpass
 import json
 from typing import Any
 
 import click
 
-from flyball_cli.operating.connection import Connection
+from flyball_cli.operating.connection import Connection, login
 from flyball_core.errors import Rejected
 from flyball_proto.v1.services_pb2 import (
     WRITE_OUTCOME_ON_RECORD,
@@ -40,14 +39,10 @@ def author_of(connection: Connection, given: str | None) -> str:
         return ""
     if given is not None and not given.strip():
         raise Rejected("--author is empty: an order has an author")
-    return given or _login()
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in containers
-        raise Rejected("this user has no login name: say who orders it with --author NAME") from None
+    name = given or login()
+    if name is None:
+        raise Rejected("this user has no login name: say who orders it with --author NAME")
+    return name
 
 
 def taken(response: WriteResponse) -> bool:

@@ -67,7 +67,13 @@ def resume(*, connection: Connection, pool: str, reason: str, author: str | None
     return _give(connection, "resume", order, as_json=as_json)
 
 
-@click.command(epilog='\b\nExamples:\n  flyball mode chat advise --reason "look first"\n  flyball mode chat control --reason "a week of good advice"')
+@click.command(
+    epilog="""\b
+Examples:
+  flyball mode chat advise --reason "look first"
+  flyball mode chat control --reason "a week of good advice"
+"""
+)
 @click.argument("pool")
 @click.argument("mode", type=click.Choice([mode.value for mode in Mode]))
 @reason_option
@@ -84,7 +90,13 @@ def mode(*, connection: Connection, pool: str, mode: str, reason: str, author: s
     return _give(connection, "mode", order, as_json=as_json)
 
 
-@click.command(epilog='\b\nExamples:\n  flyball rebase chat --reason "the log was recreated"\n  flyball rebase chat --target engine-0 --reason "moved here" --yes')
+@click.command(
+    epilog="""\b
+Examples:
+  flyball rebase chat --reason "the log was recreated"
+  flyball rebase chat --target engine-0 --reason "moved here" --yes
+"""
+)
 @click.argument("pool")
 @click.option("--target", default="", metavar="NAME", help="One engine or gateway; else all of POOL that need it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -92,7 +104,7 @@ def mode(*, connection: Connection, pool: str, mode: str, reason: str, author: s
 @author_option
 @json_option
 @connected
-def rebase(  # noqa: PLR0913 - one keyword per option
+def rebase(
     *, connection: Connection, pool: str, target: str, yes: bool, reason: str, author: str | None, as_json: bool
 ) -> int:
     """Let receivers of POOL that hold another log's version forget it and take this log's.
@@ -127,9 +139,7 @@ def holding_another_log(owned: Owned, target: str) -> list[str]:
     known = {one.target: one for one in owned.status.targets}
     if target and target not in known:
         raise Rejected(f"no engine or gateway {target!r} in pool {owned.status.pool}: {nearest(target, known)}")
-    return sorted(
-        name for name, one in known.items() if target in ("", name) and one.trouble.startswith(FOREIGN_LOG)
-    )
+    return sorted(name for name, one in known.items() if target in ("", name) and one.trouble.startswith(FOREIGN_LOG))
 
 
 def is_terminal() -> bool:

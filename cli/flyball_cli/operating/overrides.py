@@ -30,9 +30,9 @@ from flyball_core.errors import Rejected
 from flyball_core.knobs import KnobClass, KnobKind, KnobSpec, Value
 from flyball_policies.seam import WEIGHT
 from flyball_proto.codec.words import fill_value, knows_knob, read_knob
+from flyball_proto.v1.common_pb2 import TARGET_KIND_ENGINE
 from flyball_proto.v1.inputs_pb2 import OverrideClear, OverrideSet
 from flyball_proto.v1.services_pb2 import WriteResponse
-from flyball_proto.v1.common_pb2 import TARGET_KIND_ENGINE
 
 LIST_SCHEMA = "flyball.overrides/1"
 POLL_S = 0.25
@@ -79,7 +79,7 @@ def set_override(*, connection: Connection, author: str | None, as_json: bool, *
 
 async def _set(
     fleet: Fleet, asked: dict[str, str], author: str, wait_s: float
-) -> tuple[OverrideSet, WriteResponse, Owned, list[Receiver]]:
+) -> tuple[OverrideSet, WriteResponse, Owned, list[Receiver] | None]:
     pool, knob = asked["pool"], asked["knob"]
     owned = (await fleet.status(pool)).pool(pool)
     value = typed_value(asked["value"], knob_spec(owned, knob, asked["engine"]))
@@ -95,7 +95,7 @@ async def _set(
     fill_value(order.value, value)
     response = await fleet.write(owned.address, lambda stub, timeout_s: stub.SetOverride(order, timeout=timeout_s))
     if not taken(response) or not wait_s or not_pushed(owned):
-        return order, response, owned, []
+        return order, response, owned, None
     return order, response, owned, await _held(fleet, order, value, wait_s)
 
 
@@ -139,7 +139,7 @@ def knob_spec(owned: Owned, knob: str, engine: str) -> KnobSpec:
 
 
 def _show_set(
-    order: OverrideSet, response: WriteResponse, owned: Owned, receivers: list[Receiver], *, as_json: bool
+    order: OverrideSet, response: WriteResponse, owned: Owned, receivers: list[Receiver] | None, *, as_json: bool
 ) -> int:
     why_not = not_pushed(owned) if taken(response) else ""
     if as_json:
@@ -148,16 +148,16 @@ def _show_set(
             "override": order.override_id,
             "expires_wall_s": order.expires_wall_s,
             "not_pushed": why_not or None,
-            "receivers": [one.document() for one in receivers],
+            "receivers": [one.document() for one in receivers or ()],
         }
         click.echo(json.dumps(found, indent=2))
     else:
         lines = [order_line(order.pool, response)]
         if taken(response):
             lines.append(f"override {order.override_id}, until {moment(order.expires_wall_s)}")
-            lines += [why_not] if why_not else receiver_lines(receivers)
+            lines += [why_not] if why_not else [] if receivers is None else receiver_lines(receivers)
         click.echo("\n".join(lines))
-    return 0 if taken(response) and all(one.holds for one in receivers) else NOT_TAKEN
+    return 0 if taken(response) and all(one.holds for one in receivers or ()) else NOT_TAKEN
 
 
 @override.command("list", epilog="\b\nExample:\n  flyball override list chat")
@@ -178,7 +178,9 @@ def list_overrides(*, connection: Connection, pool: str | None, as_json: bool) -
     return 0
 
 
-@override.command("clear", epilog="\b\nExamples:\n  flyball override clear chat o-1a2b3c4d\n  flyball override clear chat --all")
+@override.command(
+    "clear", epilog="\b\nExamples:\n  flyball override clear chat o-1a2b3c4d\n  flyball override clear chat --all"
+)
 @click.argument("pool")
 @click.argument("override_id", metavar="ID", required=False)
 @click.option("--all", "every", is_flag=True, help="Every override of POOL.")
@@ -203,15 +205,11 @@ def clear_override(
     return 0 if all(taken(response) for _, response in given) else NOT_TAKEN
 
 
-async def _clear(
-    fleet: Fleet, pool: str, override_id: str | None, author: str
-) -> list[tuple[str, WriteResponse]]:
+async def _clear(fleet: Fleet, pool: str, override_id: str | None, author: str) -> list[tuple[str, WriteResponse]]:
     owned = (await fleet.status(pool)).pool(pool)
     ids = [one.override_id for one in owned.status.overrides] if override_id is None else [override_id]
-    given = []
-    for one in ids:
-        given.append((one, await _clear_one(fleet, owned.address, OverrideClear(pool=pool, override_id=one, author=author))))
-    return given
+    orders = [OverrideClear(pool=pool, override_id=one, author=author) for one in ids]
+    return [(order.override_id, await _clear_one(fleet, owned.address, order)) for order in orders]
 
 
 async def _clear_one(fleet: Fleet, address: str, order: OverrideClear) -> WriteResponse:

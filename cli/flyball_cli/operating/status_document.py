@@ -12,7 +12,7 @@ from flyball_cli.operating.merging import Answer, FleetStatus, Owned
 from flyball_core.inputs import Mode
 from flyball_core.knobs import Value
 from flyball_proto.codec.words import MODES, read_known, read_version
-from flyball_proto.v1.common_pb2 import TARGET_KIND_GATEWAY, Value as WireValue, Version as WireVersion
+from flyball_proto.v1.common_pb2 import TARGET_KIND_GATEWAY, Value as WireValue
 from flyball_proto.v1.inputs_pb2 import OverrideSet
 from flyball_proto.v1.services_pb2 import PoolStatus, TargetStatus
 
@@ -139,8 +139,8 @@ def _receiver(owned: Owned, target: TargetStatus) -> Document:
         "attached": target.attached,
         "incarnation": target.incarnation,
         "trouble": trouble_of(owned, target) or None,
-        "told": version_text(target, "told"),
-        "acked": version_text(target, "acked"),
+        "told": str(read_version(target.told)) if target.HasField("told") else None,
+        "acked": str(read_version(target.acked)) if target.HasField("acked") else None,
         "settings": _settings(target),
     }
 
@@ -154,12 +154,6 @@ def _engine(owned: Owned, target: TargetStatus) -> Document:
         "stale": target.stale,
         "degraded": target.degraded,
     }
-
-
-def version_text(target: TargetStatus, which: str) -> str | None:
-    """The version `told` or `acked`; None where there is none."""
-    version: WireVersion = target.told if which == "told" else target.acked
-    return str(read_version(version)) if target.HasField(which) else None
 
 
 def _settings(target: TargetStatus) -> list[Document]:

@@ -60,9 +60,7 @@ def _pool(pool: Document, shown: int | None) -> list[str]:
     lines = [f"pool {pool['pool']}: {pool['mode']}{paused}, regime {regime}"]
     policy = f"policy by {pool['policy_author']}" if pool["policy_author"] else "no policy applied, defaults hold"
     age = "no tick yet" if pool["tick_age_s"] is None else f"last tick {span(pool['tick_age_s'])} ago"
-    lines.append(
-        f"  {policy}; owner {pool['owner']}, partition {pool['partition']}, epoch {pool['epoch']}; {age}"
-    )
+    lines.append(f"  {policy}; owner {pool['owner']}, partition {pool['partition']}, epoch {pool['epoch']}; {age}")
     if pool["features"]:
         lines.append(f"  seen: {'; '.join(features(pool['features']))}")
     lines += [f"  quarantined: {one['policy']}: {one['why']}" for one in pool["quarantined"]]

@@ -33,14 +33,15 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self.assigned: frozenset[int] = frozenset()
+        self.joined = False
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         del revoked  # rebalances are eager: always all of them
-        self.assigned = frozenset()
+        self.assigned, self.joined = frozenset(), False
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
-        self.assigned = frozenset(each.partition for each in assigned)
+        self.assigned, self.joined = frozenset(each.partition for each in assigned), True
 
 
 class GroupMembership:
@@ -54,6 +55,11 @@ class GroupMembership:
     def assigned(self) -> frozenset[int]:
         """The partitions this member should own now; empty while there is none or a rebalance runs."""
         return self._listener.assigned if self._listener is not None else frozenset()
+
+    @property
+    def joined(self) -> bool:
+        """Whether this member has its share, which may be none; not while a rebalance runs."""
+        return self._listener is not None and self._listener.joined
 
     async def close(self) -> None:
         """Leave the group, so that others take over at once."""

@@ -11,17 +11,21 @@ from flyball_twin.serving.asking import Asked
 
 DONE = b"data: [DONE]\n\n"
 
-WORDS = tuple(
-    (
-        "governor engine speed throttle steam valve wheel belt shaft load rise fall steady swing weight arm lever spring"
-        " bearing boiler pressure gauge mill water stone grain turn slow fast open close hold ease drift settle measure"
-        " again between under over after before while until because though never always often seldom near far"
-        " small large quiet heavy light even odd"
-    ).split()
-)
+_FILLER = """
+governor engine speed throttle steam valve wheel belt shaft load rise fall steady swing weight arm lever spring bearing
+boiler pressure gauge mill water stone grain turn slow fast open close hold ease drift settle measure again between
+under over after before while until because though never always often seldom near far small large quiet heavy light
+even odd
+"""
+
+WORDS = tuple(_FILLER.split())
+"""What answers are made of; each word is one token."""
 
 _STEP = 37
 """From one word to the next; shares no factor with the number of words, so that all of them come up."""
+
+_GAP = "%%%"
+"""Where a token's word goes in the text of its event; nothing behind it in an event looks like it."""
 
 
 class Answer:
@@ -30,10 +34,7 @@ class Answer:
     def __init__(self, asked: Asked, answer_id: str, model: str, created: int) -> None:
         self._asked = asked
         self._id, self._model, self._created = answer_id, model, created
-        self._next_event = ""
-        if asked.stream:
-            mark = "\0"
-            self._before, self._after = self._event(self._choice(mark, None)).split(json.dumps(mark)[1:-1])
+        self._before, _, self._after = self._event(self._choice(_GAP, None)).rpartition(_GAP)
 
     def word(self, place: int) -> str:
         """The token at this place, counted from 0, with the space before it."""
@@ -45,7 +46,7 @@ class Answer:
         return "".join(self.word(place) for place in range(tokens))
 
     def events(self, first: int, last: int) -> bytes:
-        """The events of tokens `first` up to but without `last`; with the request's last token, all that ends a stream."""
+        """The events of tokens `first` up to but without `last`; with the very last token, all that ends a stream."""
         events = []
         if first == 0 and self._asked.chat:
             events.append(self._event(self._choice("", None, role="assistant")))

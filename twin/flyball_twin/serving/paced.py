@@ -33,10 +33,10 @@ class Lateness:
 
 
 class PacedEngine:
-    """One engine at the time of `clock` (monotonic seconds); whoever calls `advance` at the times `alarm` is told.
+    """One engine at the time of `clock` (monotonic seconds). `wall_clock` gives Unix seconds, to be shown.
 
-    `alarm` takes the next time at which something is due, and replaces the one told before.
-    `changed` is called after each start and each loss of an incarnation.
+    `alarm` takes the next time at which `advance` has to be called, in place of the one told before;
+    `changed` is called after each loss and each start of an incarnation.
     """
 
     def __init__(
@@ -44,16 +44,17 @@ class PacedEngine:
         engine: Engine,
         clock: Callable[[], float],
         alarm: Callable[[float], None],
+        wall_clock: Callable[[], float],
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.tallies = Tallies()
         self.late = Lateness()
-        self.started_s = clock()
-        """When the incarnation began to serve, on the clock."""
+        self.started_wall_s = wall_clock()
+        """When the incarnation began to serve, Unix seconds."""
         self.lost = 0
         """Requests that relaunches have cut off, over all incarnations."""
-        self._clock, self._alarm, self._changed = clock, alarm, changed
+        self._clock, self._alarm, self._wall_clock, self._changed = clock, alarm, wall_clock, changed
         self._streams: dict[Sequence, Stream] = {}
         self._leaving: list[Stream] = []
         self._ids = 0
@@ -119,14 +120,18 @@ class PacedEngine:
         """Relaunch now; what still runs is cut off. Raises `Rejected`, and changes nothing, for what cannot be."""
         now_s = self.advance()
         self.engine.restart(values, now_s)
-        self.lost += sum(not stream.ended for stream in self._streams.values())
-        for stream in self._streams.values():
-            if not stream.ended:
-                stream.fail(f"{self.engine.id} is being relaunched")
+        self.cut_off(f"{self.engine.id} is being relaunched")
         self._streams.clear()
         self._leaving.clear()
         self._alarm(self.next_s)
         self._changed()
+
+    def cut_off(self, why: str) -> None:
+        """End every stream early; the engine itself does not notice."""
+        for stream in self._streams.values():
+            if not stream.ended:
+                self.lost += 1
+                stream.fail(why)
 
     @property
     def next_s(self) -> float:
@@ -140,7 +145,7 @@ class PacedEngine:
             if due_s == self.engine.step_end_s:
                 self._finish_step(due_s, now_s)
             else:
-                self._relaunch(due_s)
+                self._relaunch()
         # Also if nothing was due: an alarm may ring a hair early, and must ring again.
         self._alarm(due_s)
         return now_s
@@ -196,7 +201,7 @@ class PacedEngine:
                 self.tallies.finished["abort"] += 1
         self._leaving.clear()
 
-    def _relaunch(self, now_s: float) -> None:
+    def _relaunch(self) -> None:
         self.engine.relaunch()
-        self.started_s, self.tallies = now_s, Tallies()
+        self.started_wall_s, self.tallies = self._wall_clock(), Tallies()
         self._changed()

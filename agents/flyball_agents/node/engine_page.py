@@ -1,0 +1,178 @@
+"""From an engine's page to samples, one per data-parallel rank, and what is missing in them.
+
+Decides nothing about an engine: a value that is not there, or is no number that it could have,
+is missing and named. What a page has beyond the table of names is ignored.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+
+from prometheus_client.samples import Sample
+
+from flyball_agents.node.engine_names import (
+    CAPACITY,
+    CAPACITY_INFO,
+    CAPACITY_LABELS,
+    MODEL_LABEL,
+    PROCESS_START,
+    RANK_LABEL,
+    VLLM,
+    Metric,
+)
+from flyball_agents.node.incarnations import Incarnations
+from flyball_agents.node.pages import FOREIGN, MALFORMED, WRONG_MODEL, PageParser, PageRefused, number_fault, number_of
+from flyball_agents.sampling import PooledEngine, Reading
+from flyball_core.frames import ENGINE_NUMBERS, EngineSample
+from flyball_core.ids import BootId, EngineId, PoolId
+from flyball_service.config import ScrapedEngine
+
+MOST_RANKS = 64
+"""A page with more data-parallel ranks is not believed."""
+
+ABSENT = "absent"
+"""The page has no such metric."""
+AMBIGUOUS = "ambiguous"
+"""The page has several series of it within a rank, and none is the rank's."""
+
+_PLACES: dict[str, tuple[Metric, int]] = {
+    name: (metric, place) for metric in VLLM for place, name in enumerate(metric.names)
+}
+_COUNTERS = frozenset(name for name in ENGINE_NUMBERS if name.endswith(("_total", "_sum", "_count")))
+
+
+class _Rank:
+    """What the page says of one rank."""
+
+    def __init__(self) -> None:
+        self.capacity: float | None = None
+        self._series: dict[str, tuple[int, list[float]]] = {}
+
+    def take(self, metric: Metric, place: int, number: float) -> None:
+        """Take one series; what stands under a newer name of the same value goes before an older one."""
+        held = self._series.get(metric.value)
+        if held is None or place < held[0]:
+            self._series[metric.value] = (place, [number])
+        elif place == held[0]:
+            held[1].append(number)
+
+    def numbers(self, missing: dict[str, str], renamed: dict[str, str]) -> dict[str, float]:
+        """The rank's values; what is missing or renamed is noted."""
+        numbers: dict[str, float] = {}
+        for metric in VLLM:
+            place, series = self._series.get(metric.value, (0, []))
+            fault = _series_fault(metric, series)
+            if fault:
+                missing[metric.value] = fault
+            elif series and not (metric.zero_is_missing and not any(series)):
+                numbers[metric.value] = sum(series)
+            if series and metric.names[place] != metric.names[0]:
+                renamed[metric.value] = metric.names[place]
+        if self.capacity is None:
+            missing[CAPACITY] = ABSENT
+        else:
+            numbers[CAPACITY] = self.capacity
+        return numbers
+
+
+def _series_fault(metric: Metric, series: Sequence[float]) -> str:
+    if not series:
+        return ABSENT if metric.expected else ""
+    if len(series) > 1 and not metric.summed:
+        return AMBIGUOUS
+    return next(filter(None, (number_fault(metric.value, number) for number in (*series, sum(series)))), "")
+
+
+def _rank_of(sample: Sample) -> int:
+    rank = sample.labels.get(RANK_LABEL, "0")
+    if not (rank.isascii() and rank.isdecimal() and len(rank) <= 4):
+        raise PageRefused(MALFORMED, f"{RANK_LABEL}={rank!r} is no rank")
+    return int(rank)
+
+
+def _capacity_of(sample: Sample) -> float | None:
+    """Tokens that the KV cache holds; None if the engine does not say."""
+    factors = [sample.labels.get(label, "") for label in CAPACITY_LABELS]
+    if not all(factor.isascii() and factor.isdecimal() and len(factor) <= 12 for factor in factors):
+        return None
+    return float(math.prod(map(int, factors))) or None
+
+
+class EngineReader:
+    """The pages of one engine."""
+
+    kind = "engine"
+
+    def __init__(self, target: ScrapedEngine, boot: BootId) -> None:
+        self.id = target.engine
+        self.missing: Mapping[str, str] = {}
+        """Expected values that the last page lacked in some rank, and why."""
+        self.renamed: Mapping[str, str] = {}
+        """Values that it had under an older name, and that name."""
+        self.missed: Counter[str] = Counter()
+        """How many pages lacked each expected value."""
+        self.incarnations = Incarnations(target.engine, boot)
+        self._target = target
+        self._parser = PageParser([*_PLACES, CAPACITY_INFO, PROCESS_START])
+
+    def read(self, page: bytes, now_s: float) -> Reading:
+        """The engine as a page from `now_s` shows it. Raises `PageRefused`."""
+        samples = self._parser.samples(page)
+        self._check_model({sample.labels[MODEL_LABEL] for sample in samples if MODEL_LABEL in sample.labels})
+        ranks, started = _sort(samples)
+        if not ranks:
+            raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
+        missing: dict[str, str] = {}
+        renamed: dict[str, str] = {}
+        numbers = {rank: said.numbers(missing, renamed) for rank, said in sorted(ranks.items())}
+        counters: dict[Hashable, float] = {
+            (rank, name): number for rank, said in numbers.items() for name, number in said.items() if name in _COUNTERS
+        }
+        told = f"{self.id}@{started:.2f}" if started is not None else ""
+        incarnation = self.incarnations.of(told, counters)
+        self.missing, self.renamed = missing, renamed
+        self.missed.update(missing.keys())
+        target = self._target
+        return Reading(
+            now_s,
+            engines=tuple(
+                PooledEngine(
+                    PoolId(target.pool),
+                    EngineSample(
+                        EngineId(target.engine),
+                        incarnation,
+                        rank,
+                        target.gpus,
+                        target.variant,
+                        *(said.get(name) for name in ENGINE_NUMBERS),
+                    ),
+                )
+                for rank, said in numbers.items()
+            ),
+        )
+
+    def _check_model(self, models: set[str]) -> None:
+        wanted = self._target.model
+        if wanted and models != {wanted}:
+            raise PageRefused(WRONG_MODEL, f"is of {', '.join(sorted(models)) or 'no model'}, not of {wanted}")
+        if len(models) > 1:
+            raise PageRefused(WRONG_MODEL, f"is of several models: {', '.join(sorted(models))}")
+
+
+def _sort(samples: Sequence[Sample]) -> tuple[dict[int, _Rank], float | None]:
+    """What each rank said, and when the engine's process started, if the page says that."""
+    ranks: dict[int, _Rank] = {}
+    started = None
+    for sample in samples:
+        number = number_of(sample)
+        if sample.name == PROCESS_START:
+            started = number if math.isfinite(number) else None
+            continue
+        rank = ranks.setdefault(_rank_of(sample), _Rank())
+        if sample.name == CAPACITY_INFO:
+            rank.capacity = _capacity_of(sample)
+        else:
+            rank.take(*_PLACES[sample.name], number)
+    if len(ranks) > MOST_RANKS:
+        raise PageRefused(MALFORMED, f"has {len(ranks)} ranks; the most believed is {MOST_RANKS}")
+    return ranks, started

@@ -1,0 +1,84 @@
+"""A Prometheus page: which of its lines are wanted, and what they say.
+
+Only wanted lines are parsed, by the Prometheus client's own parser, and a line that is the same as
+on the page before is not parsed again: a page has some hundred lines, of which some thirty are
+wanted. A page is taken as a whole or not at all: one wanted line that cannot be read, or a page
+that ends in the middle of a line, and nothing of it is believed.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from flyball_core.errors import Retryable
+
+MALFORMED = "malformed"
+FOREIGN = "foreign"
+WRONG_MODEL = "wrong_model"
+WRONG_GATEWAY = "wrong_gateway"
+
+_MOST_SHOWN = 60
+
+
+class PageRefused(Retryable):
+    """A page of which nothing is taken; `reason` is a constant, `detail` one clause for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class PageParser:
+    """Reads the pages of one source."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """`names` are the wanted metrics, as they stand at the beginning of a line."""
+        self._names = frozenset(name.encode() for name in names)
+        self._known: dict[bytes, Sample] = {}
+
+    def samples(self, page: bytes) -> Sequence[Sample]:
+        """The wanted samples. Raises `PageRefused` as `malformed`, or `foreign` if the page has none of them."""
+        if page and not page.endswith(b"\n"):
+            raise PageRefused(MALFORMED, "ends in the middle of a line")
+        known = {line: self._known.get(line) or _parse(line) for line in self._wanted(page)}
+        if not known:
+            raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
+        self._known = known
+        return tuple(known.values())
+
+    def _wanted(self, page: bytes) -> list[bytes]:
+        names = self._names
+        return [
+            line
+            for line in page.splitlines()
+            if line.partition(b"{")[0] in names or line.partition(b" ")[0] in names
+        ]
+
+
+def _parse(line: bytes) -> Sample:
+    try:
+        (family,) = text_string_to_metric_families(line.decode())
+        (sample,) = family.samples
+    except Exception as error:  # noqa: BLE001 - the parser raises what it happens upon; any of it is a malformed line
+        raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
+    return sample
+
+
+def number_of(sample: Sample) -> float:
+    """A sample's value; what no float can hold is infinite."""
+    try:
+        return float(sample.value)
+    except OverflowError:
+        return math.inf
+
+
+def number_fault(value: str, number: float) -> str:
+    """Why `number` cannot be a measurement of `value`; empty if it can."""
+    if not math.isfinite(number):
+        return "not_finite"
+    if number < 0.0:
+        return "negative"
+    return "out_of_range" if value.endswith("_ratio") and number > 1.0 else ""

@@ -1,0 +1,103 @@
+"""What every door of the controller stands in: whether it is open, and who comes in.
+
+Doors listen from the start, so that a wrong address shows at once and whoever calls early is told what
+the controller waits for. They do nothing before the log is open, and nothing once it stops.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from flyball_controller.owner import Owner
+from flyball_controller.pusher import Pusher
+from flyball_controller.serving.refusals import Refusal
+from flyball_core.errors import Rejected, Retryable
+from flyball_log.interface import Log
+from flyball_service.health import Health
+from flyball_service.tls import Identity, Tls
+
+FORBIDDEN = "role"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """What doors and loops work on, once the log is open."""
+
+    log: Log
+    owner: Owner
+    pusher: Pusher
+    pushing: "Caught"
+    declared: frozenset[str] = frozenset()
+    """Pools that the configuration names."""
+
+    def pools(self) -> set[str]:
+        """Every pool that is known here: those owned, those with a heartbeat in the log, those declared."""
+        owned = [name for one in self.owner.owned.values() for name in one.state.pools]
+        return {*owned, *self.pusher.beats, *self.declared}
+
+    def must_know(self, pool: str) -> None:
+        """Raise unless the pool exists: `Rejected` with those that do, `Retryable` while not all may be known yet."""
+        pools = self.pools()
+        if pool in pools:
+            return
+        if not self.pushing.caught_up:
+            raise Retryable("the directives in the log are still being read: not all pools are known yet")
+        known = ", ".join(sorted(pools)[:20]) or "none yet"
+        raise Rejected(
+            f"there is no pool {pool!r}; known: {known}. A pool begins with its first agent or engine, "
+            "or by its name under `controller.policies` in the configuration"
+        )
+
+
+class Caught:
+    """Which partitions of the directives have been read up to where they ended when reading began."""
+
+    def __init__(self, partitions: int) -> None:
+        self._behind = set(range(partitions))
+
+    def up(self, partition: int) -> None:
+        """This partition has been read."""
+        self._behind.discard(partition)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all have."""
+        return not self._behind
+
+
+class Doorway:
+    """Shared by all doors of one controller."""
+
+    def __init__(self, name: str, health: Health, tls: Tls | None) -> None:
+        self.name = name
+        self.health = health
+        self._tls = tls
+        self._plane: Plane | None = None
+        self.stopping = False
+
+    def open(self, plane: Plane) -> None:
+        """The log is there: let callers in."""
+        self._plane = plane
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.stopping = True
+
+    def plane(self) -> Plane:
+        """What there is to work on; `Retryable` before the log is open, and once the controller stops."""
+        if self.stopping:
+            raise Retryable(f"controller {self.name} is stopping")
+        if self._plane is None:
+            why = "; ".join(f"{what}: {why}" for what, why in self.health.waiting.items())
+            raise Retryable(f"controller {self.name} waits for {why or 'its log'}")
+        return self._plane
+
+    def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: str) -> Identity | None:
+        """Who calls, by certificate; None on plaintext. Raises `Refusal` if its role is none of `roles`."""
+        who = self._tls.peer(context) if self._tls is not None else None
+        if who is not None and who.role not in roles:
+            role = who.role or "no role of this trust domain"
+            said = f"this takes role {' or '.join(roles)}; the certificate says {role}"
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, FORBIDDEN, said)
+        return who

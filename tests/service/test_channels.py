@@ -1,0 +1,101 @@
+"""Channels and servers: bounded waits, bounded messages, and connections that are kept alive."""
+
+import asyncio
+from random import Random
+
+import grpc
+import pytest
+
+from echoing import EVERY, WHO, add_echo
+from flyball_core.errors import Fatal
+from flyball_service import channels
+from flyball_service.channels import Backoff, channel, grpc_server
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    """The bound doubles from the first to the most; each wait is anywhere below it."""
+    backoff = Backoff(Random(7), 1.0, 5.0)
+
+    waits = [backoff.next_s() for _ in range(200)]
+
+    assert all(0.0 <= wait <= bound for wait, bound in zip(waits, [1.0, 2.0, 4.0, *[5.0] * 197], strict=True))
+    assert max(waits) > 4.5
+    assert min(waits[3:]) < 0.5
+
+
+def test_waits_begin_short_again_after_a_success() -> None:
+    """After a reset the first wait is within the first bound."""
+    backoff = Backoff(Random(7), 1.0, 60.0)
+    for _ in range(10):
+        backoff.next_s()
+
+    backoff.reset()
+
+    assert backoff.next_s() <= 1.0
+
+
+async def test_two_servers_never_share_an_address() -> None:
+    """The second server on an address is refused instead of taking half of the calls."""
+    server, port = await grpc_server("127.0.0.1:0", None, add_echo)
+    try:
+        with pytest.raises(Fatal, match=f"cannot listen on 127.0.0.1:{port}"):
+            await grpc_server(f"127.0.0.1:{port}", None, add_echo)
+    finally:
+        await server.stop(None)
+
+
+async def test_a_message_over_the_bound_is_refused() -> None:
+    """Neither end takes a message that is larger than it asked for."""
+    server, port = await grpc_server("127.0.0.1:0", None, add_echo, receive_bytes=1000)
+    connection = channel(f"127.0.0.1:{port}", None, receive_bytes=500)
+    try:
+        for size in (2000, 800):
+            stream = connection.stream_stream(EVERY)()
+            await stream.write(b"x" * size)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    finally:
+        await connection.close(None)
+        await server.stop(None)
+
+
+async def test_an_idle_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream without a message survives many signs of life: neither end takes them for too many.
+
+    Everything is a hundred times faster than in service. A server of gRPC's own settings ends such a stream
+    at the third sign.
+    """
+    monkeypatch.setattr(channels, "_CHANNEL", _faster(channels._CHANNEL))
+    monkeypatch.setattr(channels, "_SERVER", _faster(channels._SERVER))
+    server, port = await grpc_server("127.0.0.1:0", None, add_echo)
+    connection = channel(f"127.0.0.1:{port}", None)
+    try:
+        stream = connection.stream_stream(EVERY)()
+        await stream.write(b"first")
+        assert await stream.read() == b"first"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(stream.read()), 1.5)
+    finally:
+        await connection.close(None)
+        await server.stop(None)
+
+
+def _faster(options: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, value // 100 if name.endswith("_ms") else value) for name, value in options)
+
+
+async def test_a_server_that_comes_late_is_found() -> None:
+    """A channel that found nobody connects within seconds once there is somebody."""
+    server, port = await grpc_server("127.0.0.1:0", None, add_echo)
+    await server.stop(None)
+    connection = channel(f"127.0.0.1:{port}", None)
+    try:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await connection.unary_unary(WHO)(b"", timeout=1.0)
+        server, _ = await grpc_server(f"127.0.0.1:{port}", None, add_echo)
+
+        assert await connection.unary_unary(WHO)(b"", timeout=8.0, wait_for_ready=True) == b"None"
+    finally:
+        await connection.close(None)
+        await server.stop(None)
