@@ -55,8 +55,8 @@ class GrpcStream:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise _said_by(error) from None
-        except asyncio.InvalidStateError:  # ended before this was written
-            raise Retryable("the stream had ended") from None
+        except asyncio.InvalidStateError:  # the call had ended before
+            raise _said(await self._call.code(), await self._call.details()) from None
 
     async def close(self) -> None:
         """Cancel the call and close its channel."""
@@ -74,5 +74,9 @@ def grpc_streams(tls: Tls | None) -> Open:
 
 
 def _said_by(error: grpc.aio.AioRpcError) -> AttachRefused | Retryable:
-    said = f"{error.code().name}: {(error.details() or 'no details')[:_MOST_WORDS]}"
-    return AttachRefused(said) if error.code() in _REFUSALS else Retryable(said)
+    return _said(error.code(), error.details())
+
+
+def _said(code: grpc.StatusCode, details: str | None) -> AttachRefused | Retryable:
+    said = f"{code.name}: {(details or 'no details')[:_MOST_WORDS]}"
+    return AttachRefused(said) if code in _REFUSALS else Retryable(said)

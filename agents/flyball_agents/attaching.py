@@ -30,6 +30,7 @@ from flyball_service.channels import Backoff
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_ATTACHED = "attached"
 _MOST_PLACES = 64  # of one round; a name that resolves to more is tried in part
 
 
@@ -186,6 +187,7 @@ class Attacher:
         self._open = open_stream
         self._around = around
         self._limits = limits or AttachLimits()
+        self._told = ""
         self._lock = asyncio.Lock()
         self._anew = asyncio.Event()
         self._pauses = Backoff(around.rng, self._limits.first_pause_s, self._limits.most_pause_s)
@@ -325,24 +327,26 @@ class Attacher:
             self.status.failures += 1
 
     def _heard(self) -> None:
-        if self.status.state is not AttachState.ATTACHED:
-            self._around.tell("attached", controller=self.status.controller)
+        if self._told != _ATTACHED:
+            self._told = _ATTACHED
+            self._around.tell(_ATTACHED, controller=self.status.controller)
         self.status.state, self.status.why = AttachState.ATTACHED, ""
         self._pauses.reset()
         self._slow_pauses.reset()
 
     def _lost(self, address: str, why: str) -> None:
         self.status.failures += 1
-        self._turn(AttachState.SEEKING, "detached", address, why)
+        self._turn(AttachState.SEEKING, address, why, "seeking_controller")
 
     def _refused(self, address: str, why: str) -> None:
         self.status.refusals += 1
-        self._turn(AttachState.REFUSED, "attach_refused", address, why)
+        self._turn(AttachState.REFUSED, address, why, f"attach_refused {why}")
 
-    def _turn(self, state: AttachState, event: str, address: str, why: str) -> None:
-        if (state, why) != (self.status.state, self.status.why):
-            self._around.tell(event, controller=address, why=why)
-        self.status.state, self.status.why = state, why
+    def _turn(self, state: AttachState, address: str, why: str, said: str) -> None:
+        """Say a change once, however many attempts in a row end like this."""
+        if said != self._told:
+            self._around.tell(said.partition(" ")[0], controller=address, why=why)
+        self._told, self.status.state, self.status.why = said, state, why
 
     def _trouble(self, error: Exception) -> None:
         self.status.troubles += 1

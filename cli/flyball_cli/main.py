@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "certs": ("flyball_cli.certs", "certs", "Make certificates for trying out mutual TLS."),
     "completions": (f"{_OPERATING}.completions", "completions", "Print a shell's completion script."),
     "config": ("flyball_cli.config_command", "config", "Check, explain or begin a configuration file."),
+    "controller": ("flyball_cli.services", "controller", "Run a controller: decide, push, serve operators."),
     "demo": ("flyball_cli.demo", "demo", "Two fleets on the same real requests, one static, one governed."),
     "explain": ("flyball_cli.explain", "explain", "Why an engine or gateway is set as it is; what a decision was."),
     "mode": (f"{_OPERATING}.orders", "mode", "Say how far a pool is governed: observe, advise, control."),
@@ -82,6 +83,7 @@ def main() -> None:
     """Run the command; a Flyball error ends it with one line and exit code 2."""
     # What went wrong is said once, by us: libraries' own log lines would only surround it.
     logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -57,8 +57,8 @@ class Process:
         """Whether it has not ended."""
         return self._child.poll() is None
 
-    async def ready(self, http: str, within_s: float = READY_S) -> None:
-        """Wait until GET /ready at HOST:PORT answers 200.
+    async def ready(self, http: str, within_s: float = READY_S, path: str = "/ready") -> None:
+        """Wait until GET `path` at HOST:PORT answers 200.
 
         Raises `Fatal` if it ends first, `Retryable` if it takes too long.
         """
@@ -69,7 +69,7 @@ class Process:
                 if not self.running:
                     raise Fatal(f"{self.name} ended with exit code {self._child.returncode}:\n{self.last_lines()}")
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    async with session.get(f"http://{http}/ready") as answer:
+                    async with session.get(f"http://{http}{path}") as answer:
                         if answer.status == 200:
                             return
                         said = await answer.text()

@@ -23,11 +23,13 @@ ATTACH_BYTES = 512 * 1024
 
 _KEEPALIVE: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
+    # The first bounds what TCP leaves unacknowledged, the second an unanswered ping (a minute if left alone: tried).
     ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+    ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-_CHANNEL: tuple[tuple[str, int], ...] = (
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_KEEPALIVE,
     # gRPC's own waits between connection attempts reach two minutes, which no lease should have to bridge.
     ("grpc.initial_reconnect_backoff_ms", 250),
@@ -37,12 +39,14 @@ _CHANNEL: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
-_SERVER: tuple[tuple[str, int], ...] = (
+"""Of every channel."""
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_KEEPALIVE,
     ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE_S * 500)),
     # Or two servers would share a port without a word.
     ("grpc.so_reuseport", 0),
 )
+"""Of every server."""
 
 
 def channel(
@@ -55,7 +59,7 @@ def channel(
     Raises `Rejected` for plaintext beyond loopback, `Fatal` if certificates cannot be read.
     """
     check_address(address, tls)
-    options: tuple[tuple[str, int | str], ...] = (*_CHANNEL, ("grpc.max_receive_message_length", receive_bytes))
+    options: tuple[tuple[str, int | str], ...] = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options)
     if certified_name:
@@ -75,7 +79,7 @@ async def grpc_server(
     Raises `Rejected` for plaintext beyond loopback, `Fatal` if the address or the certificates cannot be used.
     """
     check_address(address, tls)
-    server = grpc.aio.server(options=(*_SERVER, ("grpc.max_receive_message_length", receive_bytes)))
+    server = grpc.aio.server(options=(*SERVER_OPTIONS, ("grpc.max_receive_message_length", receive_bytes)))
     add_services(server)
     try:
         if tls is None:

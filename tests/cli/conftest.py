@@ -1,6 +1,7 @@
 """A recorded log for all tests of the commands, and a way to call them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cli_calls import Answer, call
 from kafka_broker import kafka_broker as kafka_broker
 from recorded_logs import record_log
+from scripted_controller import Script, scripted_controller
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flyball() -> Callable[..., Answer]:
     """`flyball ARGUMENTS` in this process."""
     return call
+
+
+@pytest.fixture
+def script_address() -> Iterator[Callable[[Script], str]]:
+    """Serves scripts until the test is over; gives the address of each."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(scripted_controller(script))

@@ -32,6 +32,8 @@ from flyball_proto.v1.services_pb2_grpc import (
 PAGE = 100
 """Entries in a page."""
 
+_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 1_000))
+
 Context = grpc.ServicerContext
 Order = Any
 """A message of any order."""
@@ -55,6 +57,8 @@ class Script:
     followed: list[DecisionsRequest] = field(default_factory=list)
     news: threading.Condition = field(default_factory=threading.Condition)
     over: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released once for each stream that follows, when it stands at its place."""
     cut: bool = False
     """Whether streams that follow are to break off now."""
 
@@ -88,11 +92,12 @@ class _Reading(OperatorReadServiceServicer):
 
     def Decisions(self, request: DecisionsRequest, context: Context) -> Iterator[DecisionsPage]:  # noqa: N802 - as above
         script = self._script
-        script.followed.append(request)
         _obstruct(script, "Decisions", context)
         at = len(script.audit) if request.from_end else request.from_offset
         if request.follow:
             script.cut = False
+            script.followed.append(request)
+            script.opened.release()
             yield DecisionsPage(next_offset=at)
         while True:
             entries = [
@@ -153,7 +158,7 @@ def _obstruct(script: Script, call: str, context: Context) -> None:
 def scripted_controller(script: Script, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
     """Serve a script on a port of loopback until the end; gives HOST:PORT."""
     with ThreadPoolExecutor(8) as threads:
-        server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
+        server = grpc.server(threads, options=_OPTIONS)
         add_OperatorReadServiceServicer_to_server(_Reading(script), server)
         add_OperatorWriteServiceServicer_to_server(_Writing(script), server)
         if credentials is None:

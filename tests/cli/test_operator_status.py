@@ -88,12 +88,12 @@ def test_silence_of_agents_and_engines_is_told() -> None:
     """An agent that went silent and engines without telemetry."""
     agents = [AgentStatus(agent="node-07", boot="b", age_s=31.0, stale=True), AgentStatus(agent="node-08", stale=True)]
 
-    found = said(pool("chat", [engine("engine-0", stale=True)], agents=agents))
+    found = said(pool("chat", [engine("engine-0", trouble="stale", stale=True)], agents=agents))
 
     assert [
         ("node-07", "agent silent for 31 s"),
         ("node-08", "agent never heard from"),
-        ("engine-0", "no telemetry of it"),
+        ("engine-0", "stale: no telemetry of it"),
     ] == found
 
 
@@ -111,8 +111,10 @@ def test_what_was_ordered_is_no_trouble() -> None:
     """A pause, an override, `observe` with engines that have no receiver."""
     assert [] == said(pool(paused=True, overrides=[override("o-1", 32)]))
     bare = [engine("engine-0", trouble="not attached", attached=False), engine("engine-1", attached=False)]
-    assert [] == said(pool("chat", bare, mode=Mode.OBSERVE))
-    assert ["not attached", "not attached"] == [what for _, what in said(pool("chat", bare, mode=Mode.ADVISE))]
+    assert [] == said(pool("chat", bare, mode=Mode.OBSERVE)) == said(pool("chat", bare, mode=Mode.ADVISE))
+    assert ["not attached", "not attached"] == [what for _, what in said(pool("chat", bare))]
+    bare[0].phase = bare[1].phase = "relaunching"
+    assert [] == said(pool("chat", bare))
 
 
 def test_what_is_not_as_wanted_is_marked() -> None:
@@ -141,7 +143,7 @@ def test_two_hundred_engines_are_readable() -> None:
     lines = status_lines(found)
 
     shown = [line.split()[0] for line in lines if line.startswith("  engine-")]
-    assert ["engine-150", "engine-170", "engine-000"] == shown[:3] or "engine-150" in lines[1]
+    assert ["engine-150", "engine-170", "engine-000"] == shown[:3]
     assert len(lines) < 40
     assert any("and 187 more, all as wanted" in line for line in lines)
     assert 200 < len(status_lines(found, shown=None))

@@ -66,6 +66,14 @@ def test_every_path_on_a_page_exists(page: str) -> None:
     assert [] == [path for path in named if not (ROOT / path).exists()]
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_outside_the_site_leads_somewhere(page: str) -> None:
+    """The site's own links are checked by its build; these two pages are not on it."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text_of(page))
+
+    assert [] == [link for link in links if not (ROOT / link).exists()]
+
+
 def test_every_failure_names_its_test() -> None:
     """A row of the failure model is a claim, so each names a test; one that is not there fails above."""
     rows = re.findall(r"^\| (?!what fails|---)(.*) \|$", text_of("docs/failure.md"), re.MULTILINE)

@@ -10,7 +10,8 @@ import pytest
 
 from flyball_core.knobs import BATCH_CAP, VARIANT
 from flyball_twin.serving import http_door
-from serving_parts import MODEL, Served, served
+from flyball_twin.serving.answers import Answer
+from serving_parts import MODEL, served
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 
@@ -73,11 +74,8 @@ async def test_tokens_arrive_at_the_engines_pace() -> None:
     """Forty tokens take about forty steps of some 13.6 ms: neither at once, nor bunched at the end."""
     async with served() as engine:
         await engine.post(COMPLETION, {"prompt": "x", "max_tokens": 1})
-        times: list[float] = []
         async with engine.session.post(COMPLETION, json={"prompt": "x", "max_tokens": 40, "stream": True}) as answer:
-            async for line in answer.content:
-                if line.startswith(b"data: {"):
-                    times.append(time.monotonic())
+            times = [time.monotonic() async for line in answer.content if line.startswith(b"data: {")]
         step_s = engine.paced.engine.counters.step_s / engine.paced.engine.counters.steps
 
     assert 40 == len(times)
@@ -185,7 +183,7 @@ async def test_a_reader_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyP
     """A client that takes nothing more is aborted once the sockets between are full."""
     monkeypatch.setattr(http_door, "STALL_S", 0.2)
     async with served() as engine:
-        monkeypatch.setattr(http_door.Answer, "events", lambda *_: b"data: " + b"x" * 2_000_000)
+        monkeypatch.setattr(Answer, "events", lambda *_: b"data: " + b"x" * 2_000_000)
         response = await engine.session.post(COMPLETION, json={"prompt": "x", "max_tokens": 5000, "stream": True})
         await until(lambda: engine.paced.tallies.finished["abort"] == 1)
         response.close()
@@ -194,7 +192,9 @@ async def test_a_reader_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyP
 async def test_a_knob_changes_while_streams_run() -> None:
     """Eight streams go on without a gap while the cap falls to two; those that come then wait for their turn."""
     async with served() as engine:
-        running = [asyncio.ensure_future(engine.events(COMPLETION, {"prompt": "x", "max_tokens": 60})) for _ in range(8)]
+        running = [
+            asyncio.ensure_future(engine.events(COMPLETION, {"prompt": "x", "max_tokens": 60})) for _ in range(8)
+        ]
         await until(lambda: engine.paced.engine.batch.running == 8)
         engine.paced.set(BATCH_CAP, 2)
         late = asyncio.ensure_future(engine.events(COMPLETION, {"prompt": "x", "max_tokens": 2}))
@@ -221,7 +221,7 @@ async def test_a_relaunch_ends_streams_with_an_error_and_answers_503_meanwhile()
         after = await engine.post(COMPLETION, {"prompt": "x", "max_tokens": 2})
 
     assert first.startswith(b"data: {")
-    last = json.loads(rest[-1].removeprefix("data: "))
+    last = json.loads(rest[-1].strip().removeprefix("data: "))
     assert "e0 is being relaunched" == last["error"]["message"] == cut[1]["error"]["message"]
     assert [503, 503] == health
     assert (503, 503) == (refused[0], cut[0])

@@ -28,7 +28,7 @@ def test_tokens_come_out_at_the_times_of_virtual_time() -> None:
         plain.begin(0.0)
     plain.run(1e9, finished.extend)
 
-    ring(clock, paced, 100.0)
+    ring(clock, 100.0)
 
     assert all(stream.ended for stream in streams)
     assert sorted(stream.sequence.finished_s or 0.0 for stream in streams) == sorted(
@@ -60,7 +60,7 @@ def test_what_arrives_late_never_starts_before_it_came() -> None:
     paced.submit(100, 1000, "length")
     clock.now_s += 0.5
     late = paced.submit(100, 5, "length")
-    ring(clock, paced, clock.now_s + 1.0)
+    ring(clock, clock.now_s + 1.0)
 
     assert late.sequence.scheduled_s is not None
     assert late.sequence.arrived_s == 1000.5 <= late.sequence.scheduled_s
@@ -83,12 +83,12 @@ def test_an_abort_waits_for_the_end_of_the_step_and_frees_the_cache() -> None:
     clock = HandClock()
     paced = paced_engine(clock)
     stream = paced.submit(5000, 100, "length")
-    ring(clock, paced, 1000.5)
+    ring(clock, 1000.5)
     assert paced.engine.step_end_s != NEVER
     used = paced.engine.batch.kv.used
     paced.abort(stream)
     assert used == paced.engine.batch.kv.used
-    ring(clock, paced, 1001.0)
+    ring(clock, 1001.0)
 
     assert (0, 0) == (paced.engine.batch.kv.used, paced.engine.batch.running)
     assert {"stop": 0, "length": 0, "abort": 1} == paced.tallies.finished
@@ -106,15 +106,17 @@ def test_requests_of_all_kinds_can_be_aborted_at_any_time() -> None:
         streams = [paced.submit(rng.randrange(20, 1500), rng.randrange(1, 200), "stop") for _ in range(40)]
         leaving = rng.sample(streams, 20)
         for stream in leaving:
-            ring(clock, paced, clock.now_s + rng.uniform(0.0, 0.2))
+            ring(clock, clock.now_s + rng.uniform(0.0, 0.2))
             paced.abort(stream)
-        ring(clock, paced, clock.now_s + 500.0)
+        ring(clock, clock.now_s + 500.0)
 
         assert 0 == paced.engine.batch.kv.used
         assert all(stream.ended for stream in streams)
         over = paced.tallies.finished
         assert len(streams) == over["stop"] + over["abort"]
-        assert all(stream.delivered == stream.sequence.request.output_tokens for stream in streams if not stream.failure)
+        assert all(
+            stream.delivered == stream.sequence.request.output_tokens for stream in streams if not stream.failure
+        )
 
 
 def test_a_live_knob_holds_from_the_next_step_on_while_streams_run() -> None:
@@ -122,13 +124,13 @@ def test_a_live_knob_holds_from_the_next_step_on_while_streams_run() -> None:
     clock = HandClock()
     paced = paced_engine(clock)
     first = [paced.submit(100, 200, "length") for _ in range(4)]
-    ring(clock, paced, 1000.5)
+    ring(clock, 1000.5)
     paced.set(BATCH_CAP, 2)
     later = [paced.submit(100, 50, "length") for _ in range(4)]
-    ring(clock, paced, 1001.0)
+    ring(clock, 1001.0)
 
     assert (4, 4) == (paced.engine.batch.running, len(paced.engine.batch.waiting))
-    ring(clock, paced, 1030.0)
+    ring(clock, 1030.0)
     assert not any(stream.failure for stream in [*first, *later])
     assert all(stream.ended for stream in [*first, *later])
     with pytest.raises(Rejected, match="takes 1 to 256"):
@@ -142,13 +144,13 @@ def test_a_relaunch_cuts_streams_off_and_begins_a_new_incarnation() -> None:
     before, started_wall_s = paced.incarnation, paced.started_wall_s
     done = paced.submit(100, 1, "stop")
     cut = paced.submit(100, 1000, "length")
-    ring(clock, paced, 1000.5)
+    ring(clock, 1000.5)
     paced.restart({VARIANT: "splitkv"})
 
     assert (done.failure, cut.failure, paced.lost) == ("", "e0 is being relaunched", 1)
     with pytest.raises(Retryable, match="relaunched"):
         paced.submit(100, 1, "stop")
-    ring(clock, paced, 1000.5 + ENGINE_MODEL.cold_start_s + 1.0)
+    ring(clock, 1000.5 + ENGINE_MODEL.cold_start_s + 1.0)
     assert paced.ready
     assert before != paced.incarnation
     assert paced.started_wall_s > started_wall_s
@@ -163,7 +165,7 @@ def test_a_restart_that_cannot_be_changes_nothing() -> None:
     stream = paced.submit(100, 10, "length")
     with pytest.raises(Rejected, match="graphs, splitkv"):
         paced.restart({VARIANT: "eager"})
-    ring(clock, paced, 1001.0)
+    ring(clock, 1001.0)
 
     assert (10, "") == (stream.delivered, stream.failure)
 
@@ -185,8 +187,8 @@ def test_tallies_agree_with_the_engines_own_counters() -> None:
     paced = paced_engine(clock, with_blocks(120))
     for number in range(30):
         paced.submit(100 + 7 * number, 40 + number, "length")
-        ring(clock, paced, clock.now_s + 0.05)
-    ring(clock, paced, clock.now_s + 200.0)
+        ring(clock, clock.now_s + 0.05)
+    ring(clock, clock.now_s + 200.0)
     counters, tallies = paced.engine.counters, paced.tallies
 
     assert counters.preemptions > 0
@@ -196,5 +198,6 @@ def test_tallies_agree_with_the_engines_own_counters() -> None:
         (tallies.e2e, counters.e2e_s_sum, counters.e2e_count),
         (tallies.queue, counters.queue_s_sum, counters.queue_count),
     ):
-        assert (count, pytest.approx(total)) == (sum(tally.counts), tally.total)
+        assert count == sum(tally.counts)
+        assert total == pytest.approx(tally.total)
     assert counters.requests_finished == tallies.finished["length"] == 30

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flyball_agents.log_appender import LogAppender
 from flyball_agents.node_agent import NodeAgent
 from flyball_agents.sampling import PooledEngine, PooledGateway, Reading
-from flyball_agents.shipper import Shipment, Shipper
+from flyball_agents.shipper import Shipper
 from flyball_agents.spool import Spool
 from flyball_core.errors import LogUnavailable
 from flyball_core.ids import AgentId, BootId, GatewayId, PoolId
-from flyball_log.interface import Entry, Log, Topic
+from flyball_log.interface import Log
 from flyball_proto.codec import encode_input
 from flyball_twin.doors import GatewayProbe, Probe
 from flyball_twin.engine import Engine
@@ -54,22 +55,6 @@ class FleetSampler:
             engines=tuple(PooledEngine(self._pool, engine) for _, engine in seen if engine is not None),
             gateways=(PooledGateway(self._pool, self._gateway.sample()),) if self._gateway else (),
         )
-
-
-class LogAppender:
-    """The way from a shipper into the log, without a controller between."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    async def append(self, shipments: Sequence[Shipment]) -> None:
-        """Append, in order; returns once all are durable."""
-        by_partition: dict[int, list[Entry]] = {}
-        for shipment in shipments:
-            entries = by_partition.setdefault(self._log.partition_of(shipment.pool), [])
-            entries.append(Entry(shipment.pool.encode(), shipment.payload))
-        for partition, entries in sorted(by_partition.items()):
-            await self._log.append(Topic.INPUTS, partition, entries)
 
 
 @dataclass(frozen=True, slots=True)

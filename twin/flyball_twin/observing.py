@@ -58,8 +58,12 @@ class Observer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._next = dict.fromkeys(range(log.partitions), 0)
-        self._waiting: list[Change] = []
-        self.seen = Observed()
+        self._chronicle = Chronicle()
+
+    @property
+    def seen(self) -> Observed:
+        """Everything learned so far."""
+        return self._chronicle.seen
 
     async def poll(self) -> list[DecisionRecord]:
         """Read what is new; returns the new decision records."""
@@ -69,12 +73,25 @@ class Observer:
                 self._next[partition] = records[-1].offset + 1
                 for record in records:
                     found = decode_audit(record.value or b"")
-                    if isinstance(found, TickRecord):
-                        self._take_tick(found)
-                    else:
-                        self._take_decision(found)
+                    self._chronicle.take(found)
+                    if isinstance(found, DecisionRecord):
                         new.append(found)
         return new
+
+
+class Chronicle:
+    """Makes one story of audit records, taken in the order of their log, wherever they are read."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Change] = []
+        self.seen = Observed()
+
+    def take(self, record: TickRecord | DecisionRecord) -> None:
+        """Learn from the next record."""
+        if isinstance(record, TickRecord):
+            self._take_tick(record)
+        else:
+            self._take_decision(record)
 
     def _take_tick(self, tick: TickRecord) -> None:
         before = self.seen.ticks.get(tick.pool)

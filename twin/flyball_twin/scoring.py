@@ -8,10 +8,30 @@ module refuses to weigh lanes against each other.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 from flyball_core.errors import Rejected
 from flyball_twin.fleet import Outcome
 from flyball_twin.workload import Request
+
+
+class Answered(Protocol):
+    """A finished request, as far as an objective asks about it; an `Outcome`, or what a client measured."""
+
+    @property
+    def ttft_s(self) -> float:
+        """From arrival to the first token."""
+        ...
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first; None if there is only one."""
+        ...
+
+    @property
+    def e2e_s(self) -> float:
+        """From arrival to the last token."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +44,7 @@ class Slo:
     """Mean time per output token after the first; a request of one token meets any."""
     e2e_s: float | None = None
 
-    def met(self, outcome: Outcome | None) -> bool:
+    def met(self, outcome: Answered | None) -> bool:
         """Whether the request finished within every bound; None is one that did not finish."""
         if outcome is None:
             return False

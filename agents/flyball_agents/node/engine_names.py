@@ -58,7 +58,8 @@ VLLM = (
     Metric("prefix_hit_tokens_total", _counter("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits")),
     Metric("drafted_tokens_total", _counter("vllm:spec_decode_num_draft_tokens"), expected=False),
     Metric("accepted_tokens_total", _counter("vllm:spec_decode_num_accepted_tokens"), expected=False),
-    Metric("steps_total", ("vllm:iteration_tokens_total_count",), expected=False),
+    Metric("steps_total", ("vllm:iteration_tokens_total_count", "flyball_twin_steps_total"), expected=False),
+    Metric("step_s_total", ("flyball_twin_step_seconds_total",), expected=False),
     Metric(
         "estimated_read_bytes_total",
         _counter("vllm:estimated_read_bytes_per_gpu"),
@@ -67,7 +68,7 @@ VLLM = (
     ),
     Metric("estimated_flops_total", _counter("vllm:estimated_flops_per_gpu"), expected=False, zero_is_missing=True),
 )
-"""What is taken of a vLLM page. The two estimates are per GPU, as vLLM gives them."""
+"""What is taken of a vLLM page; Flyball's own small engine adds two names. The estimates are per GPU, as in vLLM."""
 
 CAPACITY = "kv_capacity_tokens"
 CAPACITY_INFO = "vllm:cache_config_info"
@@ -77,6 +78,3 @@ CAPACITY_LABELS = ("num_gpu_blocks", "block_size")
 RANK_LABEL = "engine"
 """The data-parallel rank; a page without it is of one rank."""
 MODEL_LABEL = "model_name"
-
-PROCESS_START = "process_start_time_seconds"
-"""Tells one start of an engine from another; pages of several API servers do not carry it."""

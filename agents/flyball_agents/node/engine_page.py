@@ -15,13 +15,23 @@ from flyball_agents.node.engine_names import (
     CAPACITY_INFO,
     CAPACITY_LABELS,
     MODEL_LABEL,
-    PROCESS_START,
     RANK_LABEL,
     VLLM,
     Metric,
 )
 from flyball_agents.node.incarnations import Incarnations
-from flyball_agents.node.pages import FOREIGN, MALFORMED, WRONG_MODEL, PageParser, PageRefused, number_fault, number_of
+from flyball_agents.node.pages import (
+    ABSENT,
+    FOREIGN,
+    MALFORMED,
+    PROCESS_START,
+    WRONG_MODEL,
+    PageParser,
+    PageRefused,
+    number_of,
+    parts_fault,
+    told_by_start,
+)
 from flyball_agents.sampling import PooledEngine, Reading
 from flyball_core.frames import ENGINE_NUMBERS, EngineSample
 from flyball_core.ids import BootId, EngineId, PoolId
@@ -30,8 +40,6 @@ from flyball_service.config import ScrapedEngine
 MOST_RANKS = 64
 """A page with more data-parallel ranks is not believed."""
 
-ABSENT = "absent"
-"""The page has no such metric."""
 AMBIGUOUS = "ambiguous"
 """The page has several series of it within a rank, and none is the rank's."""
 
@@ -66,7 +74,7 @@ class _Rank:
                 missing[metric.value] = fault
             elif series and not (metric.zero_is_missing and not any(series)):
                 numbers[metric.value] = sum(series)
-            if series and metric.names[place] != metric.names[0]:
+            if place and metric.expected:
                 renamed[metric.value] = metric.names[place]
         if self.capacity is None:
             missing[CAPACITY] = ABSENT
@@ -80,7 +88,7 @@ def _series_fault(metric: Metric, series: Sequence[float]) -> str:
         return ABSENT if metric.expected else ""
     if len(series) > 1 and not metric.summed:
         return AMBIGUOUS
-    return next(filter(None, (number_fault(metric.value, number) for number in (*series, sum(series)))), "")
+    return parts_fault(metric.value, series)
 
 
 def _rank_of(sample: Sample) -> int:
@@ -119,17 +127,14 @@ class EngineReader:
         """The engine as a page from `now_s` shows it. Raises `PageRefused`."""
         samples = self._parser.samples(page)
         self._check_model({sample.labels[MODEL_LABEL] for sample in samples if MODEL_LABEL in sample.labels})
-        ranks, started = _sort(samples)
-        if not ranks:
-            raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
+        ranks = _by_rank(samples)
         missing: dict[str, str] = {}
         renamed: dict[str, str] = {}
         numbers = {rank: said.numbers(missing, renamed) for rank, said in sorted(ranks.items())}
         counters: dict[Hashable, float] = {
             (rank, name): number for rank, said in numbers.items() for name, number in said.items() if name in _COUNTERS
         }
-        told = f"{self.id}@{started:.2f}" if started is not None else ""
-        incarnation = self.incarnations.of(told, counters)
+        incarnation = self.incarnations.of(told_by_start(self.id, samples), counters)
         self.missing, self.renamed = missing, renamed
         self.missed.update(missing.keys())
         target = self._target
@@ -159,20 +164,18 @@ class EngineReader:
             raise PageRefused(WRONG_MODEL, f"is of several models: {', '.join(sorted(models))}")
 
 
-def _sort(samples: Sequence[Sample]) -> tuple[dict[int, _Rank], float | None]:
-    """What each rank said, and when the engine's process started, if the page says that."""
+def _by_rank(samples: Sequence[Sample]) -> dict[int, _Rank]:
     ranks: dict[int, _Rank] = {}
-    started = None
     for sample in samples:
-        number = number_of(sample)
         if sample.name == PROCESS_START:
-            started = number if math.isfinite(number) else None
             continue
         rank = ranks.setdefault(_rank_of(sample), _Rank())
         if sample.name == CAPACITY_INFO:
             rank.capacity = _capacity_of(sample)
         else:
-            rank.take(*_PLACES[sample.name], number)
+            rank.take(*_PLACES[sample.name], number_of(sample))
+    if not ranks:
+        raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
     if len(ranks) > MOST_RANKS:
         raise PageRefused(MALFORMED, f"has {len(ranks)} ranks; the most believed is {MOST_RANKS}")
-    return ranks, started
+    return ranks

@@ -25,6 +25,9 @@ MOST_PAUSE_S = 60.0
 LEFT_OUT_S = 300.0
 """A GPU that could not be had is left alone for so long, for trying it again costs the others a reading."""
 
+NOT_OPENED = "not opened yet"
+"""Why no GPU is read before the first reading."""
+
 log = structlog.get_logger()
 
 
@@ -88,9 +91,11 @@ class NvmlSampler:
     def __init__(self, rng: random.Random) -> None:
         self.door = NvmlDoor()
         """Counts what went wrong, by call and error."""
+        self.readings = 0
+        """How often all GPUs were read."""
         self.openings = 0
         """How often NVML was opened."""
-        self.down = "not opened yet"
+        self.down = NOT_OPENED
         """Why no GPU is read now; empty while they are."""
         self.gpus: tuple[NvmlGpu, ...] = ()
         """The GPUs that are read, each with what is missing of it."""
@@ -120,6 +125,7 @@ class NvmlSampler:
             session = self._session or self._open(now_s)
             if session is not None:
                 self._newest.put(Reading(now_s, gpus=session.read(now_s)))
+                self.readings += 1
                 self._says_up()
         except NvmlDown as error:
             self._fell(error, now_s)

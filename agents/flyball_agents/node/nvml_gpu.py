@@ -126,8 +126,13 @@ _OLD_EVENT_REASONS = Read(call="nvmlDeviceGetCurrentClocksThrottleReasons", valu
 _MOST = {"temperature_c": 200.0, "memory_temperature_c": 200.0, _REASONS: 2.0**53}
 """More than this is a driver's mistake, such as a negative number read as unsigned."""
 
-READ_VALUES = (*GPU_NUMBERS, _REASONS)
-"""Every value of a GPU, by its name in a sample."""
+SOURCES: dict[str, str] = {
+    **{value: read.call for read in READS for value in read.values},
+    _PEAK: f"{_BUS_WIDTH.call}, {_MEMORY_CLOCK.call}",
+    _REASONS: _EVENT_REASONS.call,
+    _BANDWIDTH: "GPM DRAM_BW_UTIL",
+}
+"""Where each value of a GPU comes from, by its name in a sample."""
 
 
 class _Values:

@@ -18,6 +18,13 @@ MALFORMED = "malformed"
 FOREIGN = "foreign"
 WRONG_MODEL = "wrong_model"
 WRONG_GATEWAY = "wrong_gateway"
+"""Why nothing of a page was taken."""
+
+ABSENT = "absent"
+"""Why a value is missing: the page has no such metric."""
+
+PROCESS_START = "process_start_time_seconds"
+"""Tells one start of a process from another; pages of several API servers do not carry it."""
 
 _MOST_SHOWN = 60
 
@@ -52,9 +59,7 @@ class PageParser:
     def _wanted(self, page: bytes) -> list[bytes]:
         names = self._names
         return [
-            line
-            for line in page.splitlines()
-            if line.partition(b"{")[0] in names or line.partition(b" ")[0] in names
+            line for line in page.splitlines() if line.partition(b"{")[0] in names or line.partition(b" ")[0] in names
         ]
 
 
@@ -62,7 +67,7 @@ def _parse(line: bytes) -> Sample:
     try:
         (family,) = text_string_to_metric_families(line.decode())
         (sample,) = family.samples
-    except Exception as error:  # noqa: BLE001 - the parser raises what it happens upon; any of it is a malformed line
+    except Exception as error:
         raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
     return sample
 
@@ -75,10 +80,21 @@ def number_of(sample: Sample) -> float:
         return math.inf
 
 
-def number_fault(value: str, number: float) -> str:
-    """Why `number` cannot be a measurement of `value`; empty if it can."""
-    if not math.isfinite(number):
-        return "not_finite"
-    if number < 0.0:
-        return "negative"
-    return "out_of_range" if value.endswith("_ratio") and number > 1.0 else ""
+def parts_fault(value: str, parts: Sequence[float]) -> str:
+    """Why the sum of `parts` cannot be a measurement of `value`; empty if it can."""
+    for number in (*parts, sum(parts)):
+        if not math.isfinite(number):
+            return "not_finite"
+        if number < 0.0:
+            return "negative"
+        if value.endswith("_ratio") and number > 1.0:
+            return "out_of_range"
+    return ""
+
+
+def told_by_start(name: str, samples: Iterable[Sample]) -> str:
+    """The name of an incarnation by when its process started; empty if the page does not say that."""
+    for sample in samples:
+        if sample.name == PROCESS_START and math.isfinite(started_s := number_of(sample)):
+            return f"{name}@{started_s:.2f}"
+    return ""

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 
 from flyball_cli.operating.merging import FleetStatus, Owned
 from flyball_cli.wording import span
-from flyball_proto.v1.common_pb2 import MODE_OBSERVE, TARGET_KIND_GATEWAY
+from flyball_proto.v1.common_pb2 import MODE_CONTROL, TARGET_KIND_GATEWAY
 from flyball_proto.v1.services_pb2 import TargetStatus
 
 TICK_LATE_S = 10.0
 """A pool without a tick for so long is governed by nobody; owners tick every second or so."""
+
+NOT_ATTACHED, STALE = "not attached", "stale"
+"""Troubles that are looked at more closely here: whether they are any depends on the mode and the phase."""
+
+_LOOKED_AT = ("", NOT_ATTACHED, STALE)
+_HERE = ("", "serving")
+"""Phases in which a receiver has no reason to be away."""
 
 FOREIGN_LOG = "holds another log"
 """How the trouble of a receiver begins that holds the version of another log."""
@@ -89,15 +96,12 @@ def _target(owned: Owned, target: TargetStatus) -> Iterator[Concern]:
 
 def trouble_of(owned: Owned, target: TargetStatus) -> str:
     """What is wrong with an engine or gateway, in words; empty if nothing is."""
-    found = [target.trouble] if target.trouble else []
-    observed = owned.status.mode == MODE_OBSERVE
-    away = not target.attached and not (target.phase and target.phase != "serving")
-    if observed and found == ["not attached"]:
-        found = []  # in `observe` nothing is told to anybody, and an engine needs no receiver
-    elif away and not observed and not found:
-        found.append("not attached")
-    if target.stale and target.kind != TARGET_KIND_GATEWAY and "stale" not in target.trouble:
-        found.append("no telemetry of it")
+    found = [] if target.trouble in _LOOKED_AT else [target.trouble]
+    # Outside `control` nothing is pushed, so nobody need be there to take it; and who relaunches is away.
+    if owned.status.mode == MODE_CONTROL and not target.attached and target.phase in _HERE and not found:
+        found.append(NOT_ATTACHED)
+    if target.stale and target.kind != TARGET_KIND_GATEWAY:
+        found.append("stale: no telemetry of it")
     if target.degraded:
         found.append("degraded: slower than its peers at the same mix")
     return "; ".join(found)

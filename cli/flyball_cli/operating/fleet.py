@@ -67,9 +67,12 @@ class Fleet:
         return merge(answers, silences)
 
     async def _ask(self, address: str, pool: str) -> Answer | Silence:
+        request = StatusRequest(pool=pool)
         try:
-            status = await self._read(address).Status(StatusRequest(pool=pool), timeout=self.connection.timeout_s)
+            status = await self._read(address).Status(request, timeout=self.connection.timeout_s)
         except grpc.aio.AioRpcError as error:
+            if pool and error.code() is grpc.StatusCode.NOT_FOUND:
+                return await self._ask(address, "")  # it answers all the same: which pools there are
             await self._drop(address)
             return Silence(address=address, why=plain_reason(error, self.connection))
         return Answer(address=address, status=status)

@@ -96,10 +96,11 @@ class Follower:
             from_end=self._next is None,
             from_offset=self._next or 0,
         )
-        missed = self._was_following and self._next is None
-        self._say(Followed(what=self._what, address=address, missed=missed))
-        self._lost, self._was_following = False, True
+        missed, begun = self._was_following and self._next is None, False
         async for page in fleet.decisions(address, request):
+            if not begun:  # the first page comes at once, if only to say where the audit stands
+                self._say(Followed(what=self._what, address=address, missed=missed))
+                begun, self._lost, self._was_following = True, False, True
             backoff.reset()
             self._next = page.next_offset
             for entry in page.entries:

@@ -125,16 +125,13 @@ def diff(*, connection: Connection, pool: str, file: Path, as_json: bool) -> int
     return DIFFERS if lines else 0
 
 
-@policy.command(
-    epilog="\b\nExamples:\n  flyball policy apply chat chat.yaml\n  flyball policy apply batch batch.yaml --new"
-)
+@policy.command(epilog="\b\nExample:\n  flyball policy apply chat chat.yaml")
 @click.argument("pool")
 @_FILE
-@click.option("--new", is_flag=True, help="POOL may be one that nobody has reported on yet.")
 @author_option
 @json_option
 @connected
-def apply(*, connection: Connection, pool: str, file: Path, new: bool, author: str | None, as_json: bool) -> int:
+def apply(*, connection: Connection, pool: str, file: Path, author: str | None, as_json: bool) -> int:
     """Put FILE in force for POOL, saying what changes. It is checked here first, then by the pool's owner.
 
     Exit code: 0 in force, 1 refused or not answered yet, 2 bad input or no controller answered.
@@ -144,7 +141,7 @@ def apply(*, connection: Connection, pool: str, file: Path, new: bool, author: s
     if pools and pool not in pools:
         raise Rejected(f"{file} is for pools {', '.join(pools)}, not for {pool}")
     order = PolicyText(pool=pool, text=text, author=author_of(connection, author))
-    lines, changes, response = with_fleet(connection, lambda fleet: _apply(fleet, order, new=new))
+    lines, changes, response = with_fleet(connection, lambda fleet: _apply(fleet, order))
     if as_json:
         click.echo(json.dumps({**order_document("policy apply", pool, response), "changes": changes}, indent=2))
     else:
@@ -152,22 +149,15 @@ def apply(*, connection: Connection, pool: str, file: Path, new: bool, author: s
     return 0 if taken(response) else NOT_TAKEN
 
 
-async def _apply(
-    fleet: Fleet, order: PolicyText, *, new: bool
-) -> tuple[list[str], list[dict[str, Any]] | None, WriteResponse]:
-    status = await fleet.status(order.pool)
-    lines: list[str] = []
-    if new and order.pool not in status.pools:
-        address, old = status.answers[0].address, ""
-    else:
-        owned = status.pool(order.pool)
-        address, old = owned.address, (await fleet.policy(owned.address, order.pool)).text
-        after = read_document(order.text).mode.value
-        if (before := mode_of(owned.status)) != after:
-            lines.append(f"The pool goes from {before} to {after}, as the document says.")
-    changes = changed_meaning(old, order.text)
-    response = await fleet.write(address, lambda stub, timeout_s: stub.ApplyPolicy(order, timeout=timeout_s))
-    return [*meaning_lines(changes), *lines], changes, response
+async def _apply(fleet: Fleet, order: PolicyText) -> tuple[list[str], list[dict[str, Any]] | None, WriteResponse]:
+    owned = (await fleet.status(order.pool)).pool(order.pool)
+    changes = changed_meaning((await fleet.policy(owned.address, order.pool)).text, order.text)
+    lines = meaning_lines(changes)
+    before, after = mode_of(owned.status), read_document(order.text).mode.value
+    if before != after:
+        lines.append(f"The pool goes from {before} to {after}, as the document says.")
+    response = await fleet.write(owned.address, lambda stub, timeout_s: stub.ApplyPolicy(order, timeout=timeout_s))
+    return lines, changes, response
 
 
 @policy.command(epilog='\b\nExample:\n  flyball policy reset chat caps-aimd --reason "fixed in 1.4.2"')

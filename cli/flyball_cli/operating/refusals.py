@@ -8,6 +8,7 @@ from flyball_cli.operating.connection import Connection
 from flyball_cli.operating.merging import Silence
 from flyball_core.errors import FlyballError, Rejected, Retryable
 
+REFUSED = "connection refused"
 _NOT_FLYBALL = "it does not know this call: no Flyball controller, or one of another version"
 
 
@@ -17,9 +18,9 @@ class NoAnswer(Retryable):
     def __init__(self, silences: Sequence[Silence]) -> None:
         self.silences = tuple(silences)
         heard = "; ".join(f"at {one.address}: {one.why}" for one in silences)
-        super().__init__(
-            f"no controller answered {heard}; is `flyball controller` running? name it with --controller HOST:PORT"
-        )
+        away = any(one.why == REFUSED for one in silences)
+        hint = "; is `flyball controller` running? name it with --controller HOST:PORT" if away else ""
+        super().__init__(f"no controller answered {heard}{hint}")
 
 
 class Unsure(Retryable):
@@ -58,8 +59,8 @@ def plain_reason(error: grpc.aio.AioRpcError, connection: Connection) -> str:
 
 def _unreachable(details: str, connection: Connection) -> str:
     low = details.lower()
-    if "connection refused" in low:
-        return "connection refused"
+    if REFUSED in low:
+        return REFUSED
     if "certificate" in low or "handshake" in low or "ssl" in low:
         return f"its certificate and ours do not fit together ({_last(details)})"
     if connection.tls is None and ("socket closed" in low or "connection reset" in low or "recvmsg" in low):

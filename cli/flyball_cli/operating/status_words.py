@@ -144,7 +144,7 @@ def _state(one: Document, mode: str) -> str:
     if one["trouble"]:
         return str(one["trouble"]).partition(":")[0]
     if not one["attached"]:
-        return "observed only" if mode == "observe" else one.get("phase", "") or "not attached"
+        return "observed only" if mode == "observe" else "not attached"
     return one.get("phase", "") or "attached"
 
 

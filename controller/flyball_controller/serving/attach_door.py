@@ -75,19 +75,19 @@ class AttachDoor:
     async def close(self) -> None:
         """End all streams with a reason and put on record that their receivers left, for two seconds at most."""
         said = f"controller {self._doorway.name} is stopping"
-        for stream in self.streams:
+        streams = list(self.streams)
+        for stream in streams:
             stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, STOPPING, said))
-        until = asyncio.get_running_loop().time() + _FAREWELLS_S
-        while list(self.streams) and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.01)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELLS_S):
+                for stream in streams:
+                    await stream.gone.wait()
+                await asyncio.gather(*self._farewells)
         if self._farewells:
-            left_s = max(0.0, until - asyncio.get_running_loop().time())
-            _, pending = await asyncio.wait(self._farewells, timeout=left_s)
-            for task in pending:
+            log.warning("farewells_lost", count=len(self._farewells))
+            for task in self._farewells:
                 task.cancel()
-            if pending:
-                log.warning("farewells_lost", count=len(pending))
-                await asyncio.wait(pending)
+            await asyncio.wait(self._farewells)
 
     async def _receiver(self, context: _Context, who: Identity | None, pusher: Pusher) -> None:
         attach = await self._first_word(context)

@@ -11,13 +11,15 @@ import grpc
 
 from flyball_controller.owner import Owner
 from flyball_controller.pusher import Pusher
+from flyball_controller.serving.pushing import Pushing
 from flyball_controller.serving.refusals import Refusal
-from flyball_core.errors import Rejected, Retryable
+from flyball_core.errors import Retryable
 from flyball_log.interface import Log
 from flyball_service.health import Health
 from flyball_service.tls import Identity, Tls
 
 FORBIDDEN = "role"
+UNKNOWN_POOL = "unknown_pool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class Plane:
     log: Log
     owner: Owner
     pusher: Pusher
-    pushing: "Caught"
+    pushing: Pushing
     declared: frozenset[str] = frozenset()
     """Pools that the configuration names."""
 
@@ -37,33 +39,18 @@ class Plane:
         return {*owned, *self.pusher.beats, *self.declared}
 
     def must_know(self, pool: str) -> None:
-        """Raise unless the pool exists: `Rejected` with those that do, `Retryable` while not all may be known yet."""
+        """Raise unless the pool exists: `Refusal` with those that do, `Retryable` while not all may be known yet."""
         pools = self.pools()
         if pool in pools:
             return
         if not self.pushing.caught_up:
             raise Retryable("the directives in the log are still being read: not all pools are known yet")
         known = ", ".join(sorted(pools)[:20]) or "none yet"
-        raise Rejected(
-            f"there is no pool {pool!r}; known: {known}. A pool begins with its first agent or engine, "
+        said = (
+            f"there is no pool {pool[:200]!r}; known: {known}. A pool begins with its first agent or engine, "
             "or by its name under `controller.policies` in the configuration"
         )
-
-
-class Caught:
-    """Which partitions of the directives have been read up to where they ended when reading began."""
-
-    def __init__(self, partitions: int) -> None:
-        self._behind = set(range(partitions))
-
-    def up(self, partition: int) -> None:
-        """This partition has been read."""
-        self._behind.discard(partition)
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all have."""
-        return not self._behind
+        raise Refusal(grpc.StatusCode.NOT_FOUND, UNKNOWN_POOL, said)
 
 
 class Doorway:

@@ -4,8 +4,9 @@ Labels are bounded: partitions, kinds, reasons, and pools up to a limit; never e
 off the living state is read when somebody asks, and kept nowhere else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +18,7 @@ MOST_POOLS = 1_000
 """Pools with numbers of their own; those beyond share one label."""
 
 OTHERS = "_others"
+Label = TypeVar("Label", str, int)
 _TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -31,7 +33,7 @@ class Now:
     stale_pools: int
     streams_by_kind: dict[str, int]
     heartbeat_age_s: dict[str, float]
-    """By pool of the log: seconds since a heartbeat of it was read here. Leases reach only as far."""
+    """By pool of the log: age of the newest heartbeat read here, by wall clock. Leases reach only as far."""
     ignored_records: int
 
 
@@ -120,14 +122,16 @@ class _Living(Collector):
         yield _gauge("pools", "Pools owned here, by mode.", "mode", now.pools_by_mode)
         yield _gauge("stale_pools", "Pools owned here without recent telemetry.", "", {"": now.stale_pools})
         yield _gauge("streams", "Receivers attached here.", "kind", now.streams_by_kind)
-        yield _gauge("heartbeat_age_seconds", "Since a heartbeat of the pool was read here.", "pool", heartbeats)
+        yield _gauge("heartbeat_age_seconds", "Age of the newest heartbeat of a pool.", "pool", heartbeats)
         yield _gauge(
-            "ignored_records", "Records of the directives topic that were overtaken or of no use.", "",
+            "ignored_records",
+            "Records of the directives topic that were overtaken or of no use.",
+            "",
             {"": now.ignored_records},
         )
 
 
-def _gauge(name: str, documentation: str, label: str, values: dict[str, float] | dict[int, float] | dict[str, int] | dict[int, int]) -> Metric:
+def _gauge(name: str, documentation: str, label: str, values: Mapping[Label, float]) -> Metric:
     family = GaugeMetricFamily(f"flyball_controller_{name}", documentation, labels=[label] if label else [])
     for key, value in values.items():
         family.add_metric([str(key)] if label else [], value)

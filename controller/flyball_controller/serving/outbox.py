@@ -24,7 +24,7 @@ def kind_of(message: Pushed) -> str:
     return REBASE if isinstance(message, RebaseNotice) else HEARTBEAT
 
 
-class Unanswered(Exception):  # noqa: N818 - a finding, not a fault of ours
+class Unanswered(Exception):
     """The receiver has not answered a directive or table in time."""
 
 

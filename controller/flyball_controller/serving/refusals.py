@@ -24,7 +24,7 @@ _MOST_SAID = 1_000
 _ABORT_S = 2.0
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer
+class Refusal(Exception):
     """Why a call ends without what it asked for. `reason` is a constant word, for counting."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, said: str) -> None:

@@ -39,6 +39,8 @@ class Stream:
     outbox: Outbox
     ending: asyncio.Future[Refusal] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Why it is to end, once it is."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it has ended."""
 
     async def send(self, message: Pushed) -> None:
         """Leave a message to be sent; never waits for the receiver."""
@@ -109,7 +111,8 @@ class Streams:
             known.end(Refusal(grpc.StatusCode.ABORTED, "replaced", said))
 
     def drop(self, stream: Stream) -> None:
-        """A stream has ended; ignored if another took its place."""
+        """A stream has ended; another that took its place stays."""
+        stream.gone.set()
         if self._by_target.get(_target(stream.attach)) is stream:
             del self._by_target[_target(stream.attach)]
 

@@ -6,7 +6,6 @@ whatever goes wrong here is logged, and the engine goes on.
 """
 
 import asyncio
-import concurrent.futures
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +15,11 @@ from typing import TypeVar
 
 import structlog
 
-from flyball_agents.attaching import Attacher, AttachStatus, Open, Surroundings
+from flyball_agents.attaching import Attacher, Open, Surroundings
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface
 from flyball_agents.offers import Target
+from flyball_agents.on_the_loop import OnTheLoop
 from flyball_agents.receiver import Receiver
 from flyball_agents.receiver_store import ReceiverStore
 from flyball_core.ids import PoolId
@@ -29,8 +29,6 @@ from flyball_twin.serving.paced import PacedEngine
 
 T = TypeVar("T")
 
-LOOP_S = 5.0
-"""Longest wait for the loop to do what a receiver asked for; beyond it the receiver refuses the offer."""
 FAREWELL_S = 0.25
 """How long a receiver whose engine went down may still answer, as the answer to a restart is on its way."""
 FAILED_PAUSE_S = 5.0
@@ -48,8 +46,8 @@ class LoopControls:
     """`EngineControls` of a paced engine for use in a thread; everything is done on the running loop."""
 
     def __init__(self, paced: PacedEngine) -> None:
-        self._paced, self._loop = paced, asyncio.get_running_loop()
-        self._knobs = paced.knobs()
+        self._paced, self._knobs = paced, paced.knobs()
+        self._on_the_loop = OnTheLoop(asyncio.get_running_loop())
 
     def knobs(self) -> tuple[KnobSpec, ...]:
         """Its knobs, which do not change while it runs."""
@@ -66,24 +64,6 @@ class LoopControls:
     def restart(self, values: Setting) -> None:
         """Relaunch now; the controller has drained it."""
         self._on_the_loop(lambda: self._paced.restart(values))
-
-    def _on_the_loop(self, act: Callable[[], T]) -> T:
-        """Its result, or what it raised; TimeoutError if the loop did not come to it, and then it is not done."""
-        done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def now() -> None:
-            if not done.set_running_or_notify_cancel():
-                return
-            try:
-                done.set_result(act())
-            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-                done.set_exception(error)
-
-        self._loop.call_soon_threadsafe(now)
-        try:
-            return done.result(LOOP_S)
-        finally:
-            done.cancel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +82,8 @@ class Attachment:
     """Keeps one engine's receiver attached while it runs; drive it with `run`, and call `turned` when it changes."""
 
     def __init__(self, paced: PacedEngine, seat: Seat) -> None:
-        self.status = AttachStatus()
-        """How the present receiver stands to the controllers."""
+        self.attachers: list[Attacher] = []
+        """The one of the incarnation that runs; none between two of them."""
         self._paced, self._seat = paced, seat
         self._turned = asyncio.Event()
         self._say = log.bind(engine=str(paced.engine.id))
@@ -134,13 +114,14 @@ class Attachment:
         receiver = await in_a_thread(self._new_receiver(LoopControls(self._paced)))
         around = Surroundings(rng=random.Random(), aside=in_a_thread, tell=self._say.info)
         attacher = Attacher(receiver, self._seat.controllers, self._seat.open_stream, around)
-        self.status = attacher.status
+        self.attachers = [attacher]
         gone = asyncio.Event()
         running = asyncio.ensure_future(attacher.run(gone))
         try:
             if not await self._first(stopping, running):
                 await asyncio.wait({stopping}, timeout=FAREWELL_S)
         finally:
+            self.attachers = []
             gone.set()
             await running
 

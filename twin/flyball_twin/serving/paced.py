@@ -35,15 +35,15 @@ class Lateness:
 class PacedEngine:
     """One engine at the time of `clock` (monotonic seconds). `wall_clock` gives Unix seconds, to be shown.
 
-    `alarm` takes the next time at which `advance` has to be called, in place of the one told before;
-    `changed` is called after each loss and each start of an incarnation.
+    `alarm` takes a time and what to call at it, in place of what it took before; `changed` is called after
+    each loss and each start of an incarnation.
     """
 
     def __init__(
         self,
         engine: Engine,
         clock: Callable[[], float],
-        alarm: Callable[[float], None],
+        alarm: Callable[[float, Callable[[], object]], None],
         wall_clock: Callable[[], float],
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -86,7 +86,7 @@ class PacedEngine:
         sequence = self.engine.submit(request, now_s)
         stream = self._streams[sequence] = Stream(sequence, finish)
         self._begin(now_s)
-        self._alarm(self.next_s)
+        self._alarm(self.next_s, self.advance)
         return stream
 
     def abort(self, stream: Stream) -> None:
@@ -99,7 +99,7 @@ class PacedEngine:
         if self.engine.step_end_s == NEVER:
             self._let_go()
             self._begin(now_s)
-            self._alarm(self.next_s)
+            self._alarm(self.next_s, self.advance)
 
     def knobs(self) -> tuple[KnobSpec, ...]:
         """Its knobs, as `EngineControls` has them."""
@@ -114,7 +114,7 @@ class PacedEngine:
         now_s = self.advance()
         self.engine.set_live(name, value)
         self._begin(now_s)
-        self._alarm(self.next_s)
+        self._alarm(self.next_s, self.advance)
 
     def restart(self, values: Setting) -> None:
         """Relaunch now; what still runs is cut off. Raises `Rejected`, and changes nothing, for what cannot be."""
@@ -123,7 +123,7 @@ class PacedEngine:
         self.cut_off(f"{self.engine.id} is being relaunched")
         self._streams.clear()
         self._leaving.clear()
-        self._alarm(self.next_s)
+        self._alarm(self.next_s, self.advance)
         self._changed()
 
     def cut_off(self, why: str) -> None:
@@ -147,7 +147,7 @@ class PacedEngine:
             else:
                 self._relaunch()
         # Also if nothing was due: an alarm may ring a hair early, and must ring again.
-        self._alarm(due_s)
+        self._alarm(due_s, self.advance)
         return now_s
 
     def _finish_step(self, end_s: float, now_s: float) -> None:

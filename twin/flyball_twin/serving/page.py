@@ -5,7 +5,7 @@ counters start at zero and `process_start_time_seconds` is another, as with a ne
 does not have stands under `flyball_twin_`. The page refuses to be served while the engine is down.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,10 +21,10 @@ _LABELS = ("model_name", "engine")
 
 
 class EnginePage(Collector):
-    """The page of one engine under the name of the model that it serves."""
+    """The page of one engine under the name of the model that it serves; `more` gives what else stands on it."""
 
-    def __init__(self, paced: PacedEngine, model: str) -> None:
-        self._paced = paced
+    def __init__(self, paced: PacedEngine, model: str, more: Callable[[], Iterable[Metric]] = tuple) -> None:
+        self._paced, self._more = paced, more
         self._values = (model, "0")
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
@@ -40,6 +40,7 @@ class EnginePage(Collector):
         yield from self._counters()
         yield from self._histograms()
         yield from self._own()
+        yield from self._more()
 
     def _gauges(self) -> Iterator[Metric]:
         batch = self._paced.engine.batch

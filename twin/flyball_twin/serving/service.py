@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import structlog
 from aiohttp import web
 
+from flyball_agents.attach_metrics import AttachMetrics
 from flyball_agents.attach_stream import grpc_streams
 from flyball_core.addresses import split_address
 from flyball_core.errors import Fatal, Rejected
@@ -74,7 +75,7 @@ class SmallEngine:
     def __init__(self, config: Config, twin: TwinConfig, one: TwinEngineConfig) -> None:
         self.id = EngineId(one.engine)
         self._listen = one.listen
-        self._alarm = LoopAlarm(self._ring)
+        self._alarm = LoopAlarm()
         model = replace(ENGINE_MODEL, cold_start_s=twin.relaunch_s)
         engine = Engine(self.id, model, one.variant, life=f"{time.time_ns():x}-{os.getpid():x}")
         engine.set_bandwidth_factor(one.speed)
@@ -89,7 +90,8 @@ class SmallEngine:
                 open_stream=grpc_streams(tls),
             ),
         )
-        door = HttpDoor(self.paced, EnginePage(self.paced, twin.model), twin.model, time.time).application()
+        page = EnginePage(self.paced, twin.model, lambda: AttachMetrics(self.attachment.attachers).collect())
+        door = HttpDoor(self.paced, page, twin.model, time.time).application()
         door.on_shutdown.append(self._cut_off)
         self._runner = web.AppRunner(
             door, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=CLOSE_S
@@ -115,9 +117,6 @@ class SmallEngine:
 
     async def _cut_off(self, _: web.Application) -> None:
         self.paced.cut_off(f"{self.id} is shutting down")
-
-    def _ring(self) -> None:
-        self.paced.advance()
 
     def _turned(self) -> None:
         if self.paced.ready:

@@ -1,0 +1,52 @@
+"""The agent's folder and its boots: one process at a time, and no boot id twice.
+
+A boot id is a number that grows with every start, so that people see an order, and a random part,
+so that it is a new one even where the folder was lost.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flyball_core.errors import Fatal
+from flyball_core.ids import BootId
+from flyball_log.embedded.files import replace_atomically
+
+_LOCK, _BOOT = "lock", "boot"
+_MOST_DIGITS = 12
+
+
+@contextmanager
+def one_life(folder: Path) -> Iterator[BootId]:
+    """Be the one agent of this folder, under a boot id that is recorded there before it is used.
+
+    Raises `Fatal` if another process is, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise Fatal(f"{folder}: cannot write here: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fatal(f"{folder} is used by another agent already; each needs a folder of its own") from None
+        yield _next_boot(folder / _BOOT)
+    finally:
+        os.close(lock)
+
+
+def _next_boot(path: Path) -> BootId:
+    number = 0
+    with contextlib.suppress(OSError, ValueError):
+        number = int(path.read_text("ascii")[:_MOST_DIGITS])
+    try:
+        replace_atomically(path, f"{number + 1}\n".encode())
+    except OSError as error:
+        raise Fatal(f"{path}: cannot be written: {error.strerror or error}") from error
+    return BootId(f"{number + 1}-{secrets.token_hex(4)}")

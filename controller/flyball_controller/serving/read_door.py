@@ -1,0 +1,126 @@
+"""The door of whoever looks: what this controller owns, the policies in force, the audit.
+
+Changes nothing. What it tells of a pool is the state of the pool's owner, so it tells of pools owned here;
+the audit is read from the log, and so is that of every pool.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from flyball_controller.owner import Owned
+from flyball_controller.serving.doorway import Doorway, Plane
+from flyball_controller.serving.refusals import Refusal, refusing
+from flyball_controller.serving.status import partition_status, pool_status
+from flyball_core.errors import OffsetGone, Retryable
+from flyball_log.interface import Log, Record, Topic
+from flyball_proto.v1 import outputs_pb2, services_pb2 as pb
+
+PAGE_BYTES = 1024 * 1024
+"""A page takes no further record once it holds so much."""
+READ_AT_ONCE = 500
+LOOK_S = 1.0
+"""How often a call that follows looks whether the controller stops."""
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ReadDoor:
+    """Implements `OperatorReadService`."""
+
+    def __init__(self, doorway: Doorway, tick_s: float, wall: Callable[[], float] = time.time) -> None:
+        self._doorway = doorway
+        self._tick_s = tick_s
+        self._wall = wall
+
+    async def Status(self, request: pb.StatusRequest, context: _Context) -> pb.StatusResponse:  # noqa: N802 - the contract's name
+        """What this controller is and owns."""
+        async with refusing(context):
+            self._doorway.caller(context, "viewer", "operator")
+            plane, health = self._doorway.plane(), self._doorway.health
+            if request.pool:
+                plane.must_know(request.pool)
+            answer = pb.StatusResponse(
+                controller=self._doorway.name,
+                log_id=plane.log.log_id,
+                log=plane.log.where,
+                partitions=plane.log.partitions,
+                ready=health.ready,
+                waiting_for=[f"{what}: {why}" for what, why in health.waiting.items()],
+                wall_s=self._wall(),
+            )
+            for owned in _held(plane):
+                answer.owned.append(partition_status(owned))
+                for name, pool in sorted(owned.state.pools.items()):
+                    if request.pool in ("", name):
+                        answer.pools.append(pool_status(owned.state, pool, self._tick_s))
+            return answer
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: _Context) -> pb.GetPolicyResponse:  # noqa: N802 - as above
+        """The policy document in force."""
+        async with refusing(context):
+            self._doorway.caller(context, "viewer", "operator")
+            plane = self._doorway.plane()
+            plane.must_know(request.pool)
+            for owned in _held(plane):
+                if request.pool in owned.state.pools:
+                    pool = owned.state.pools[request.pool]
+                    return pb.GetPolicyResponse(
+                        pool=pool.pool, text=pool.policy_text, author=pool.policy_author, owned=True
+                    )
+            return pb.GetPolicyResponse(pool=request.pool)
+
+    async def Decisions(self, request: pb.DecisionsRequest, context: _Context) -> AsyncIterator[pb.DecisionsPage]:  # noqa: N802 - as above
+        """The audit of a pool or a partition, page by page."""
+        async with refusing(context):
+            self._doorway.caller(context, "viewer", "operator")
+            plane = self._doorway.plane()
+            if request.pool:
+                plane.must_know(request.pool)
+            elif request.partition >= plane.log.partitions:
+                said = f"there are partitions 0 to {plane.log.partitions - 1}"
+                raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", said)
+            async for page in self._pages(plane.log, request):
+                yield page
+
+    async def _pages(self, log: Log, request: pb.DecisionsRequest) -> AsyncIterator[pb.DecisionsPage]:
+        """Pages up to the end as it is now, and on from there if asked to follow; the first one even if it is empty."""
+        partition = log.partition_of(request.pool) if request.pool else request.partition
+        bounds = await log.bounds(Topic.DECISIONS, partition)
+        at = bounds.end if request.follow and request.from_end else request.from_offset or bounds.begin
+        if at < bounds.begin:
+            raise OffsetGone(at, bounds.begin)
+        wait_s = 0.0
+        while True:
+            records = await log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
+            page, at = _page(records, request.pool.encode(), at)
+            if page.entries or not wait_s:
+                yield page
+            if not request.follow and (at >= bounds.end or not records):
+                return
+            if self._doorway.stopping:
+                raise Retryable(f"controller {self._doorway.name} is stopping; go on at {at}")
+            wait_s = LOOK_S if request.follow else 0.0
+
+
+def _held(plane: Plane) -> list[Owned]:
+    """What is owned here and was not lost, by partition."""
+    held = plane.owner.owned
+    return [held[partition] for partition in sorted(held) if not held[partition].lost]
+
+
+def _page(records: list[Record], pool: bytes, at: int) -> tuple[pb.DecisionsPage, int]:
+    """The records of a pool, or all for an empty one, as far as a page takes them; where to go on."""
+    page, size = pb.DecisionsPage(), 0
+    for record in records:
+        if size >= PAGE_BYTES:
+            break
+        at = record.offset + 1
+        if record.value is not None and pool in (b"", record.key):
+            size += len(record.value)
+            told = outputs_pb2.AuditRecord.FromString(record.value)
+            page.entries.append(pb.DecisionEntry(offset=record.offset, record=told))
+    page.next_offset = at
+    return page, at
