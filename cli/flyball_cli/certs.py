@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from flyball_cli.issuing import Authority, Issued, Wanted, issue, make_authority, read_authority
+from flyball_cli.issuing import Authority, Issued, Terms, Wanted, issue, make_authority, read_authority
 from flyball_cli.wording import aligned
 from flyball_core.errors import Rejected
 from flyball_service.config import TRUST_DOMAIN
@@ -56,10 +56,10 @@ def dev(
     if there and not force:
         raise Rejected(f"{folder} holds {', '.join(there)} already; --force replaces them")
     now = datetime.now(UTC)
+    terms = Terms(expires=now + timedelta(days=days), trust_domain=trust_domain, hosts=hosts)
     found = read_authority(folder, now)
     authority = found or make_authority(folder, trust_domain, now)
-    expires = now + timedelta(days=days)
-    issued = [issue(authority, one, folder, trust_domain=trust_domain, hosts=hosts, expires=expires) for one in asked]
+    issued = [issue(authority, one, folder, terms) for one in asked]
     document = _document(folder, authority, issued, trust_domain, made=found is None)
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(_lines(document)))
     return 0

@@ -6,8 +6,10 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from flyball_cli.demo_report import DemoResult, FleetResult, document, print_tables
@@ -38,8 +40,30 @@ PARTITIONS = 1
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder; default: .flyball/demo-DATE-TIME.")
 @click.option("--policy", type=click.Path(path_type=Path), help="A policy document instead of the demo's own.")
 @click.option("--until", type=float, metavar="SECONDS", help="Play only so much of the scenario (1056 s).")
-def demo(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None, until: float | None) -> int:
+@click.option("--live", is_flag=True, help="Instead: real processes, real time, real sockets, for --seconds.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="With --live: how long clients send.")
+@click.option("--keep", type=click.Path(path_type=Path), help="With --live: keep configuration, log and lines here.")
+@click.pass_context
+def demo(context: click.Context, *, live: bool, seconds: float, keep: Path | None, **virtual: Any) -> int:
     """Two identical fleets of simulated engines serve the same real traffic; one is governed."""
+    if not live:
+        _refuse(context, ("seconds", "keep"), "goes with --live only")
+        return _play_virtual(**virtual)
+    from flyball_cli.live_demo import run_live
+
+    _refuse(context, ("log_where", "out", "policy", "until"), "does not go with --live")
+    return run_live(seconds, keep, as_json=virtual["as_json"])
+
+
+def _refuse(context: click.Context, names: tuple[str, ...], why: str) -> None:
+    """Raise `Rejected` for an option of the other kind of demo that was given."""
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise Rejected(f"{option.opts[0]} {why}")
+
+
+def _play_virtual(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None, until: float | None) -> int:
+    """Play the scenario in virtual time and print what came of it."""
     scenario = DEMO if until is None else DEMO.shortened(until)
     text = _policy_text(policy)
     folder = _output_folder(out)

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flyball_core.errors import Rejected
+from flyball_service.config import TRUST_DOMAIN
 from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, ROLES
 
 CA_FOLDER = "ca"
@@ -32,6 +33,7 @@ CA_DAYS = 3650
 _EARLIER = timedelta(minutes=5)
 """Certificates hold from a little before they are made: clocks of two machines differ."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _COMMON_NAME = 64
 """Most characters of a common name, which is for people: the SPIFFE id holds the whole name."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -58,6 +60,25 @@ class Wanted:
     def spiffe(self, trust_domain: str) -> str:
         """Its SPIFFE id."""
         return f"spiffe://{trust_domain}/{self.role}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the certificates of one call have in common. Raises `Rejected` for what no certificate can carry."""
+
+    expires: datetime
+    trust_domain: str = TRUST_DOMAIN
+    hosts: tuple[str, ...] = ()
+    """Host names and IP addresses they hold for, beside this machine's own."""
+
+    def __post_init__(self) -> None:
+        if not _DOMAIN.fullmatch(self.trust_domain):
+            raise Rejected(f"{self.trust_domain!r} is no trust domain: it has a-z, 0-9, dot, dash, underscore")
+        self.names()
+
+    def names(self) -> list[x509.GeneralName]:
+        """The hosts, as a certificate carries them."""
+        return [_general_name(host) for host in dict.fromkeys((*_LOOPBACK, *self.hosts))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,15 +136,12 @@ def read_authority(folder: Path, now: datetime) -> Authority | None:
     return Authority(cert=cert, key=key)
 
 
-def issue(
-    authority: Authority, wanted: Wanted, folder: Path, *, trust_domain: str, hosts: tuple[str, ...], expires: datetime
-) -> Issued:
+def issue(authority: Authority, wanted: Wanted, folder: Path, terms: Terms) -> Issued:
     """Make the certificate and write it below `folder`. It never outlives its authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    until = min(expires, authority.cert.not_valid_after_utc)
-    spiffe = wanted.spiffe(trust_domain)
-    names = [_general_name(host) for host in dict.fromkeys((*_LOOPBACK, *hosts))]
+    until = min(terms.expires, authority.cert.not_valid_after_utc)
+    spiffe = wanted.spiffe(terms.trust_domain)
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if wanted.role == "controller":
         # Only controllers have doors: nobody else's certificate passes for one.
@@ -138,7 +156,7 @@ def issue(
             critical=False,
         )
         .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe), *names]),
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe), *terms.names()]),
             critical=False,
         )
         .sign(authority.key, hashes.SHA256())

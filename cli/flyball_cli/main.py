@@ -55,6 +55,7 @@ class LazyGroup(click.Group):
 _OPERATING = "flyball_cli.operating"
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "agent": ("flyball_cli.agent_command", "agent", "Read a node's GPUs and engines; say what can be read there."),
     "bench": ("flyball_cli.bench", "bench", "Measure on this machine."),
     "certs": ("flyball_cli.certs", "certs", "Make certificates for trying out mutual TLS."),
     "completions": (f"{_OPERATING}.completions", "completions", "Print a shell's completion script."),
@@ -72,6 +73,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": (f"{_OPERATING}.status", "status", "What a fleet is doing, and whether anything needs attention."),
     "topics": ("flyball_cli.topics", "topics", "Make or check the topics of a log in Kafka."),
     "twin": ("flyball_cli.twin_command", "twin", "Small engines with real doors, to develop against without a GPU."),
+    "up": ("flyball_cli.up", "up", "Run every service of a configuration file in one process."),
     "watch": (f"{_OPERATING}.watch", "watch", "A fleet as it goes, and its decisions as they come."),
 }
 """Module, attribute and one line of each sub-command."""

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, LogFormat, LogsConfig, TwinConfig, TwinEngineConfig
@@ -71,7 +72,7 @@ async def _serve(config: Config, *, quiet: bool) -> None:
 def _refuse_both(context: click.Context) -> None:
     """Raise `Rejected` if options of a try-out stand beside a file that says the same."""
     for name in ("engines", "port", "pool", "controllers", "state"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise Rejected(f"--{name} is for a try-out without a file; with --config the file says it")
 
 

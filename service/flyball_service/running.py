@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from flyball_core.errors import Fatal, Rejected
+
 log = structlog.get_logger()
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,3 +47,12 @@ async def run_until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> 
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def refusal_in(group: BaseExceptionGroup[BaseException]) -> Rejected | Fatal | None:
+    """The refusal that a task of a service ended with: what its user is to see, without the groups around it."""
+    for error in group.exceptions:
+        found = refusal_in(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, (Rejected, Fatal)):
+            return found
+    return None

@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 
 from cli_calls import Answer, installed
-from flyball_cli.issuing import Wanted, issue, make_authority
 from flyball_cli.operating import orders
 from flyball_core.inputs import Mode
 from flyball_core.knobs import BATCH_CAP
@@ -27,6 +25,7 @@ from flyball_proto.v1.services_pb2 import (
 )
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
+from issued_certificates import certify
 from operator_examples import NOW_S, engine, gateway, override, pool, status
 from scripted_controller import Order, Script, closed_port, scripted_controller
 
@@ -422,10 +421,8 @@ def test_a_rebase_is_asked_for_at_a_terminal(
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates of a controller, two operators and a viewer."""
     folder = tmp_path_factory.mktemp("certs")
-    authority = make_authority(folder, "flyball", datetime.now(UTC))
     for role, name in (("controller", "c-0"), ("operator", "alice"), ("operator", "bob"), ("viewer", "eve")):
-        expires = datetime.now(UTC) + timedelta(hours=1)
-        issue(authority, Wanted(role=role, name=name), folder, trust_domain="flyball", hosts=(), expires=expires)
+        certify(folder, role, name)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""All services in one process, over real sockets of the loopback interface: one controller, agent and gateway, two engines."""
+"""All services in one process, over real sockets: a controller, an agent, a gateway and two small engines."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

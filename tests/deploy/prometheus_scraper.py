@@ -165,6 +165,16 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
             return
 
 
+async def pages_of(addresses: Mapping[str, str]) -> dict[str, str]:
+    """The page that each address serves at /metrics."""
+    found: dict[str, str] = {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
+        for name, address in addresses.items():
+            async with session.get(f"http://{address}/metrics") as answer:
+                found[name] = await answer.text()
+    return found
+
+
 @pytest.fixture(scope="session")
 def prometheus() -> Prometheus:
     """Prometheus and promtool, from the path or from Debian's package."""

@@ -38,13 +38,14 @@ class Hidden(MetaPathFinder):
 sys.meta_path.insert(0, Hidden())
 {program}
 """
-RUNS = {
-    "agent": "import sys; sys.argv = ['flyball', 'agent', '--help']; from flyball_cli.main import main; main()",
-    "cli": "import sys; sys.argv = ['flyball', 'status', '--help']; from flyball_cli.main import main; main()",
-    "controller": "import sys; sys.argv = ['flyball', 'controller', '--help']; from flyball_cli.main import main; main()",
-    "gateway": "import sys; sys.argv = ['flyball', 'gateway', '--help']; from flyball_cli.main import main; main()",
-    "twin": "import sys; sys.argv = ['flyball', 'twin', 'serve', '--help']; from flyball_cli.main import main; main()",
+COMMANDS = {
+    "agent": (["agent"], "flyball_agents.node.service"),
+    "cli": (["status"], "flyball_cli.operating.status"),
+    "controller": (["controller"], "flyball_controller.serving.service"),
+    "gateway": (["gateway"], "flyball_agents.gateway.serving"),
+    "twin": (["twin", "serve"], "flyball_twin.serving.service"),
 }
+"""What each image is for: the command, and the module that does it."""
 
 
 @cache
@@ -140,9 +141,8 @@ def test_the_images_beside_engines_are_light() -> None:
         assert not {package.split("==")[0] for package in locked(CONTAINERS / f"{image}.lock")} & HEAVY
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_an_image_can_start_with_what_it_has(image: str) -> None:
-    """With every package hidden that its lock lacks, the image's command still comes up."""
+def run_within(image: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter where every package is hidden that the image's lock lacks."""
     has = {normal(package.split("==")[0]) for package in locked(CONTAINERS / f"{image}.lock")} | {"flyball"}
     lacks = sorted(
         name
@@ -150,11 +150,32 @@ def test_an_image_can_start_with_what_it_has(image: str) -> None:
         if not {normal(owner) for owner in owners} & has and name not in sys.stdlib_module_names
     )
     assert {"mypy", "pytest"} <= set(lacks)
-    program = HIDING.format(names=lacks, program=RUNS[image])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    hiding = HIDING.format(names=lacks, program=program)
+    return subprocess.run([sys.executable, "-c", hiding], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_what_its_service_imports(image: str) -> None:
+    """With every package hidden that an image's lock lacks, its service's module and Kafka's client are imported."""
+    kafka = "" if image == "gateway" else ", flyball_log.kafka"
+    done = run_within(image, f"import {COMMANDS[image][1]}, flyball_service.reading{kafka}")
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_images_command_comes_up(image: str) -> None:
+    """So does the command that the image is for."""
+    arguments = ["flyball", *COMMANDS[image][0], "--help"]
+    done = run_within(image, f"sys.argv = {arguments!r}; from flyball_cli.main import main; main()")
 
     assert done.returncode == 0, done.stderr
     assert "Usage: flyball" in done.stdout
+
+
+def test_a_missing_package_is_noticed() -> None:
+    """The hiding works: what the agent's image lacks cannot be imported within it."""
+    assert "numpy is not in this image" in run_within("agent", "import numpy").stderr
 
 
 def test_a_build_sees_the_packages_and_little_else() -> None:

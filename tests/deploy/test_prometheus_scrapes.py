@@ -12,19 +12,9 @@ from aiohttp import web
 from all_services import fleet
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
-from prometheus_scraper import Prometheus
+from prometheus_scraper import Prometheus, pages_of
 
 _STAMPED = "# HELP speed_ratio Speed.\n# TYPE speed_ratio gauge\nspeed_ratio 1 {stamp_ms}\n"
-
-
-async def pages_of(addresses: dict[str, str]) -> dict[str, str]:
-    """The page that each address serves at /metrics."""
-    found: dict[str, str] = {}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
-        for name, address in addresses.items():
-            async with session.get(f"http://{address}/metrics") as answer:
-                found[name] = await answer.text()
-    return found
 
 
 async def test_all_services_are_scraped_without_a_warning(prometheus: Prometheus, tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ class Receiver:
     _channel: grpc.aio.Channel | None = None
     _reading: "asyncio.Task[None] | None" = None
 
-    async def attach(self, address: str, tls: Tls | None = None, *, reads: bool = True, said: Attach | None = None) -> None:
+    async def attach(
+        self, address: str, tls: Tls | None = None, *, reads: bool = True, said: Attach | None = None
+    ) -> None:
         """Open a stream and attach; `reads` False leaves everything on the wire."""
         self._channel = channel(address, tls)
         self._call = cast("Any", rpc.AttachServiceStub(self._channel)).Attach()
@@ -168,7 +170,7 @@ class Receiver:
         if self._reading is not None:
             await asyncio.wait([self._reading])
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
 
     async def end(self, within_s: float = PATIENCE_S) -> grpc.aio.AioRpcError:
         """Wait until the controller ends the stream; with what it ended."""
@@ -182,8 +184,7 @@ class Receiver:
         try:
             while True:
                 message = await self._call.read()
-                if message is grpc.aio.EOF:
-                    await self._call.wait_for_connection()
+                if not isinstance(message, pb.PusherMessage):
                     return
                 pushed = read_pusher_message(message)
                 self.heard.append(pushed)
@@ -232,9 +233,7 @@ def frame(seq: int, *, agent: str = "a0", engines: Sequence[str] = ("e1",), pool
         wall_s=1.7e9 + seq,
         monotonic_s=float(seq),
         backlog=False,
-        gpus=(
-            GpuSample(gpu_index=0, uuid="GPU-0", hbm_bandwidth_source=BandwidthSource.GPM, throttle_reasons=0),
-        ),
+        gpus=(GpuSample(gpu_index=0, uuid="GPU-0", hbm_bandwidth_source=BandwidthSource.GPM, throttle_reasons=0),),
         engines=tuple(
             EngineSample(
                 engine=EngineId(name),
@@ -261,7 +260,7 @@ async def stub(kind: Callable[[grpc.aio.Channel], Any], address: str, tls: Tls |
     try:
         yield kind(own)
     finally:
-        await own.close()
+        await own.close(None)
 
 
 async def append(address: str, frames: Sequence[Frame], tls: Tls | None = None) -> list[int]:
@@ -289,7 +288,9 @@ async def target(address: str, name: str = "e1") -> pb.TargetStatus:
     return pb.TargetStatus()
 
 
-async def pin(address: str, value: int, *, author: str = "ada", tls: Tls | None = None, pool: str = POOL) -> pb.WriteResponse:
+async def pin(
+    address: str, value: int, *, author: str = "ada", tls: Tls | None = None, pool: str = POOL
+) -> pb.WriteResponse:
     """Pin the batch cap of the pool's engines."""
     order = inputs_pb2.OverrideSet(
         pool=pool,

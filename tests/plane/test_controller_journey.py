@@ -1,7 +1,6 @@
 """One controller, one engine, one agent, one operator, over real sockets."""
 
 import time
-from collections.abc import Callable
 
 from flyball_core.knobs import BATCH_CAP
 from flyball_proto.v1 import services_pb2 as pb

@@ -164,7 +164,7 @@ _AGENT = "tls: none\nagent:\n"
 _ENGINE = "tls: none\nagent:\n  engines:\n  - {engine: a, pool: p, metrics: 'http://h/m'}\n"
 _TWIN = "tls: none\ntwin: {pool: p, engines: "
 
-FAULTS = {
+FAULTS: dict[str, tuple[str | bytes, int, int, str, str]] = {
     # What is no such file at all.
     "empty": ("", 1, 1, "empty", ""),
     "not a mapping": ("- a\n", 1, 1, "must be a mapping", ""),

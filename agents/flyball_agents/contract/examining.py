@@ -56,13 +56,13 @@ class Examination:
         self.attach = attach
         """The attach heard last."""
         self.patience = patience
-        self.held: Version | None = attach.held
+        self.held: Version | None = None
         """What the receiver should hold."""
         self.values: dict[str, Value] = {}
         """What was taken of it."""
-        log_id = attach.held.log_id if attach.held else LogId(f"{LOG_PREFIX}{uuid.uuid4().hex[:8]}")
-        first = Version(log_id=log_id, partition=0, epoch=1000, revision=0)
-        self._last = first if attach.held is None else _raised(attach.held, epochs=1000)
+        log_id = LogId(f"{LOG_PREFIX}{uuid.uuid4().hex[:8]}")
+        self._last = Version(log_id=log_id, partition=0, epoch=1000, revision=0)
+        self.believe()
 
     # -- versions ---------------------------------------------------------------------------------
 
@@ -77,6 +77,11 @@ class Examination:
         log_id = LogId(f"{LOG_PREFIX}{uuid.uuid4().hex[:8]}")
         self._last = Version(log_id=log_id, partition=was.partition, epoch=5, revision=100)
         return was
+
+    def believe(self) -> None:
+        """Go on from what the receiver's attach says that it holds, whatever was known before."""
+        self.held, self.values = self.attach.held, {}
+        self._last = _raised(self._last if self.held is None else self.held, epochs=1000)
 
     # -- what to say ------------------------------------------------------------------------------
 

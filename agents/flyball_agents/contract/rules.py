@@ -128,7 +128,7 @@ async def misdirected_is_refused(exam: Examination) -> None:
 async def no_version_is_refused(exam: Examination) -> None:
     """R11."""
     name, value, _ = exam.two()
-    before = await exam.now()
+    before = exam.attach.effective if exam.held is None else await exam.now()
     nameless = pusher_message(exam.offer(replace(exam.newer(), log_id=LogId("")), {name: value}))
     exam.refused(await exam.ask(nameless), None, before)
     absent = pusher_message(exam.offer(exam.newer(), {name: value}))

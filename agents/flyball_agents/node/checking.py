@@ -18,7 +18,7 @@ from flyball_agents.node.scraping import PageLimits, PageSampler, page_session
 from flyball_agents.node.targets import page_readers
 from flyball_agents.sampling import Reading
 from flyball_core.errors import Retryable
-from flyball_core.frames import ENGINE_NUMBERS, GATEWAY_NUMBERS, GpuSample
+from flyball_core.frames import ENGINE_NUMBERS, GATEWAY_NUMBERS, EngineSample, GatewaySample, GpuSample
 from flyball_core.ids import BootId
 from flyball_service.config import AgentConfig, GpuSource
 from flyball_service.running import own_name
@@ -143,8 +143,9 @@ async def check_agent(section: AgentConfig) -> AgentFound:
         for url, reader in page_readers(section, BootId("check"))
     ]
     async with page_session() as session:
-        gpus, *pages = await asyncio.gather(_gpus(section.gpus), *(_page(sampler, session) for sampler in samplers))
-    return AgentFound(agent=own_name(section.name), gpus=gpus, pages=tuple(pages))
+        pages = asyncio.gather(*(_page(sampler, session) for sampler in samplers))
+        gpus = await _gpus(section.gpus)
+        return AgentFound(agent=own_name(section.name), gpus=gpus, pages=tuple(await pages))
 
 
 async def _page(sampler: PageSampler, session: aiohttp.ClientSession) -> PageFound:
@@ -153,7 +154,8 @@ async def _page(sampler: PageSampler, session: aiohttp.ClientSession) -> PageFou
     took_s = time.monotonic() - began_s
     reader = sampler.reader
     reading = sampler.sample(began_s) if not sampler.trouble else Reading(began_s)
-    samples = [*(one.sample for one in reading.engines), *(one.sample for one in reading.gateways)]
+    samples: list[EngineSample | GatewaySample] = [one.sample for one in reading.engines]
+    samples += [one.sample for one in reading.gateways]
     return PageFound(
         kind=reader.kind,
         id=reader.id,
@@ -180,7 +182,7 @@ async def _gpus(source: GpuSource) -> GpusFound:
     thread = ReadingThread(nvml, clock=time.monotonic, period_s=_BETWEEN_S)
     thread.start()
     until_s = time.monotonic() + DRIVER_S
-    while nvml.readings < 2 and nvml.down in ("", NOT_OPENED) and time.monotonic() < until_s:
+    while nvml.readings < 2 and nvml.down in ("", NOT_OPENED) and time.monotonic() < until_s:  # noqa: ASYNC110 - a thread is waited for
         await asyncio.sleep(_BETWEEN_S / 10)
     trouble = f"NVML: no answer within {DRIVER_S:g} s" if nvml.down == NOT_OPENED else nvml.down
     gpus, absent = nvml.gpus, tuple(sorted(nvml.absent.items()))

@@ -6,6 +6,7 @@ to is not known before. Redirects are not followed: a page of somewhere else is 
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host's name is not known"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or "no connection"
+        return os.strerror(error.os_error.errno) if error.os_error.errno else "no connection"
     return "the connection was closed"
 
 

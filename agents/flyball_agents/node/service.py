@@ -26,7 +26,7 @@ from flyball_agents.node.targets import page_readers
 from flyball_agents.node_agent import NodeAgent
 from flyball_agents.shipper import Shipper
 from flyball_agents.spool import Spool, SpoolLimits
-from flyball_core.errors import Fatal, Rejected
+from flyball_core.errors import Rejected
 from flyball_core.ids import AgentId, BootId
 from flyball_log.opening import is_kafka
 from flyball_proto.codec import encode_input
@@ -35,7 +35,7 @@ from flyball_service.config import AgentConfig, Config, GpuSource
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
 from flyball_service.kafka import LOG, open_log_patiently
-from flyball_service.running import own_name
+from flyball_service.running import own_name, refusal_in
 from flyball_service.tls import Tls
 
 _LEAD = 0.5
@@ -78,18 +78,9 @@ async def run_agent_service(
         try:
             await _Life(config, section, boot).run(stop, started)
         except BaseExceptionGroup as group:
-            if (refusal := _refusal_in(group)) is None:
+            if (refusal := refusal_in(group)) is None:
                 raise
             raise refusal from group
-
-
-def _refusal_in(group: BaseExceptionGroup[BaseException]) -> Rejected | Fatal | None:
-    """The refusal that a task ended with: what the caller is to see, without the group that it came in."""
-    for error in group.exceptions:
-        found = _refusal_in(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, (Rejected, Fatal)):
-            return found
-    return None
 
 
 class _Life:

@@ -49,7 +49,7 @@ def _controllers(controllers: Sequence[Document]) -> list[str]:
             f"{part['partition']}" + (f" ({part['inputs_behind']:,} behind)" if part["inputs_behind"] else "")
             for part in one["owned"]
         )
-        owns = f"owns {owned} of {counted(one['partitions'], 'partition')}" if owned else "owns no partition"
+        owns = f"owns partitions {owned} (of {one['partitions']})" if owned else "owns no partition"
         rows.append((one["address"], one["controller"], f"{state}, {owns}, log {one['log']}"))
     return ["controllers", *aligned(rows)]
 

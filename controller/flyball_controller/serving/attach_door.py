@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -22,8 +22,8 @@ from flyball_controller.serving.measures import Measures
 from flyball_controller.serving.outbox import Outbox, Unanswered, kind_of
 from flyball_controller.serving.refusals import INVALID, Refusal, refusing
 from flyball_controller.serving.streams import Stream, Streams, check_attach
+from flyball_core import inputs
 from flyball_core.errors import Rejected, Retryable
-from flyball_core.inputs import Ack, Attach
 from flyball_proto.codec import Said, pusher_message, read_receiver_message
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_service.channels import ATTACH_BYTES, Backoff
@@ -110,12 +110,12 @@ class AttachDoor:
             self._farewells.add(leaving)
             leaving.add_done_callback(self._farewells.discard)
 
-    async def _first_word(self, context: _Context) -> Attach:
+    async def _first_word(self, context: _Context) -> inputs.Attach:
         said = None
         with suppress(TimeoutError):
             async with asyncio.timeout(self._times.first_word_s):
                 said = _read(await context.read())
-        if not isinstance(said, Attach) or not said.attached:
+        if not isinstance(said, inputs.Attach) or not said.attached:
             wanted = f"a stream opens with an attach, within {self._times.first_word_s:g} s"
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, NO_ATTACH, wanted)
         return said
@@ -125,8 +125,9 @@ class AttachDoor:
         listening = asyncio.create_task(self._listen(stream, context, pusher))
         speaking = asyncio.create_task(self._speak(stream, context))
         tasks: tuple[asyncio.Task[None], ...] = (listening, speaking)
+        awaited: list[asyncio.Future[Any]] = [*tasks, stream.ending]
         try:
-            await asyncio.wait([*tasks, stream.ending], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
@@ -144,7 +145,7 @@ class AttachDoor:
             if _whose(said) != _whose(stream.attach):
                 wrong = f"this stream is of {stream.attach.target}, incarnation {stream.attach.incarnation}"
                 raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, wrong)
-            if isinstance(said, Ack):
+            if isinstance(said, inputs.Ack):
                 stream.outbox.answered(said.version)
                 self._measures.acked(said)
                 await _patiently(partial(pusher.acked, said))
