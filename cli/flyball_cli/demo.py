@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import click
 from click.core import ParameterSource
@@ -28,6 +28,16 @@ PARTITIONS = 1
 """Two small pools need no more, and one partition makes both fleets one story."""
 
 
+class VirtualOptions(TypedDict):
+    """The options of the demo in virtual time; the first goes with both."""
+
+    as_json: bool
+    log_where: str
+    out: Path | None
+    policy: Path | None
+    until: float | None
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
 @click.option(
@@ -44,11 +54,13 @@ PARTITIONS = 1
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="With --live: how long clients send.")
 @click.option("--keep", type=click.Path(path_type=Path), help="With --live: keep configuration, log and lines here.")
 @click.pass_context
-def demo(context: click.Context, *, live: bool, seconds: float, keep: Path | None, **virtual: Any) -> int:
+def demo(
+    context: click.Context, /, *, live: bool, seconds: float, keep: Path | None, **virtual: Unpack[VirtualOptions]
+) -> int:
     """Two identical fleets of simulated engines serve the same real traffic; one is governed."""
     if not live:
         _refuse(context, ("seconds", "keep"), "goes with --live only")
-        return _play_virtual(**virtual)
+        return _play_virtual(virtual)
     from flyball_cli.live_demo import run_live
 
     _refuse(context, ("log_where", "out", "policy", "until"), "does not go with --live")
@@ -62,13 +74,14 @@ def _refuse(context: click.Context, names: tuple[str, ...], why: str) -> None:
             raise Rejected(f"{option.opts[0]} {why}")
 
 
-def _play_virtual(*, as_json: bool, log_where: str, out: Path | None, policy: Path | None, until: float | None) -> int:
+def _play_virtual(options: VirtualOptions) -> int:
     """Play the scenario in virtual time and print what came of it."""
+    as_json, until = options["as_json"], options["until"]
     scenario = DEMO if until is None else DEMO.shortened(until)
-    text = _policy_text(policy)
-    folder = _output_folder(out)
+    text = _policy_text(options["policy"])
+    folder = _output_folder(options["out"])
     console = Console(stderr=as_json)
-    result = asyncio.run(_run(scenario, text, folder, log_where, console, as_json=as_json))
+    result = asyncio.run(_run(scenario, text, folder, options["log_where"], console, as_json=as_json))
     _keep(result, folder)
     if as_json:
         click.echo(json.dumps(document(result), indent=2))

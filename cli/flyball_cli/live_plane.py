@@ -32,11 +32,11 @@ controller:
   name: controller-0
   listen: {grpc}
   http: {controller}
-  tick: 500ms
+  tick: 250ms
 agent:
   name: agent-0
   http: {agent}
-  period: 500ms
+  period: 250ms
   gpus: none
   controllers: ["{grpc}"]
   engines:

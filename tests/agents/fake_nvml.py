@@ -144,7 +144,7 @@ class FakeNvml:
         return 0
 
     def _handle(self, index: Any, device: Any) -> int:
-        gpu = self.gpus[index.value]
+        gpu: FakeGpu = self.gpus[index.value]
         if "nvmlDeviceGetHandleByIndex_v2" in gpu.errors:
             return gpu.errors["nvmlDeviceGetHandleByIndex_v2"]
         ctypes.memmove(ctypes.addressof(_at(device)), ctypes.byref(ctypes.c_void_p(index.value + 1)), 8)

@@ -3,11 +3,9 @@
 import asyncio
 import errno
 import os
-import selectors
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from flyball_agents.shipper import Shipment
 from flyball_agents.spool import Spool, SpoolLimits
 from flyball_core.errors import Rejected
 from flyball_core.frames import Frame
+from harness.virtual_time import in_virtual_time
 from node_bench import CHAT, CODE, FakeLog, Node, chat_source, engine, gateway
 from receiver_bench import odd
 
@@ -92,31 +91,6 @@ def test_frames_too_old_are_dropped_at_the_tick(tmp_path: Path) -> None:
 
     assert 30 <= node.spool.waiting <= 34
     assert node.spool.accounting.dropped == {"age": 100 - node.spool.waiting}
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """A selector that never waits: it moves the loop's clock on instead."""
-
-    now_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Whatever is ready; if nothing, time passes."""
-        ready = super().select(0)
-        if not ready and timeout:
-            self.now_s += timeout
-        return ready
-
-
-def in_virtual_time(make: Callable[[Callable[[], float]], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine on a loop whose time jumps from one timer to the next."""
-    selector = JumpingSelector()
-
-    class Loop(asyncio.SelectorEventLoop):
-        def time(self) -> float:
-            return selector.now_s
-
-    with asyncio.Runner(loop_factory=lambda: Loop(selector)) as runner:
-        runner.run(make(lambda: selector.now_s))
 
 
 async def at_once(act: Callable[[], None]) -> None:

@@ -29,17 +29,17 @@ START_S = 20.0
 
 
 @contextmanager
-def live_controller(folder: Path, policy: str) -> Iterator[str]:
+def live_controller(folder: Path, policy: str, *, tls: str = "none") -> Iterator[str]:
     """`flyball controller` with an embedded log in `folder`, in a process of its own; gives HOST:PORT."""
     (folder / "policy.yaml").write_text(policy)
     file = folder / "flyball.yaml"
     file.write_text(
-        "tls: none\n"
+        f"tls: {tls}\n"
         "logs: {format: json}\n"
         "controller:\n"
         "  {name: live, listen: '127.0.0.1:0', http: '127.0.0.1:0', tick: 100ms, policies: {chat: policy.yaml}}\n"
     )
-    command = [Path(sys.executable).with_name("flyball"), "controller", "--config", file]
+    command = [str(Path(sys.executable).with_name("flyball")), "controller", "--config", str(file)]
     with (
         (folder / "controller.log").open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as running,
@@ -52,13 +52,12 @@ def live_controller(folder: Path, policy: str) -> Iterator[str]:
 
 
 def _port(log: Path, running: subprocess.Popen[bytes]) -> int:
-    """The port that the controller says its gRPC door has."""
+    """The port of its gRPC door, once the controller says that it waits for nothing any more."""
     end = time.monotonic() + START_S
     while time.monotonic() < end and running.poll() is None:
-        for line in log.read_text().splitlines():
-            said = json.loads(line)
-            if said["event"] == "doors_open":
-                return int(said["grpc"])
+        said = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if any(one.get("has") == "partition 0" for one in said):
+            return next(int(one["grpc"]) for one in said if one["event"] == "doors_open")
         time.sleep(0.05)
     raise AssertionError(log.read_text())
 
@@ -106,23 +105,23 @@ class ScriptedReceiver:
         """Stay attached to a controller until the end."""
         outgoing: queue.Queue[ReceiverMessage | None] = queue.Queue()
         outgoing.put(receiver_message(self._attach()))
-        with grpc.insecure_channel(address) as channel:
-            call = AttachServiceStub(channel).Attach(iter(outgoing.get, None))
+        channel = grpc.insecure_channel(address)
+        call = AttachServiceStub(channel).Attach(iter(outgoing.get, None))
 
-            def listen() -> None:
-                try:
-                    for message in call:
-                        answer = self.answer(message)
-                        if answer is not None:
-                            outgoing.put(answer)
-                except grpc.RpcError:
-                    return  # the end of the test, or of the controller
-
-            thread = threading.Thread(target=listen)
-            thread.start()
+        def listen() -> None:
             try:
-                yield
-            finally:
-                outgoing.put(None)
-                call.cancel()
-                thread.join(START_S)
+                for message in call:
+                    answer = self.answer(message)
+                    if answer is not None:
+                        outgoing.put(answer)
+            except grpc.RpcError:
+                return  # the end of the test, or of the controller
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            outgoing.put(None)
+            channel.close()
+            thread.join(START_S)

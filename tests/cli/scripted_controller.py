@@ -111,7 +111,8 @@ class _Reading(OperatorReadServiceServicer):
             if not request.follow:
                 return
             with script.news:
-                script.news.wait_for(lambda at=at: at < len(script.audit) or script.cut or script.over.is_set())
+                while at >= len(script.audit) and not script.cut and not script.over.is_set():
+                    script.news.wait()
             if script.over.is_set():
                 return
             if script.cut:
@@ -155,19 +156,18 @@ def _obstruct(script: Script, call: str, context: Context) -> None:
 
 
 @contextmanager
-def scripted_controller(script: Script, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    """Serve a script on a port of loopback until the end; gives HOST:PORT."""
+def scripted_controller(
+    script: Script, credentials: grpc.ServerCredentials | None = None, *, at: str = "127.0.0.1:0"
+) -> Iterator[str]:
+    """Serve a script on an address of loopback until the end; gives HOST:PORT."""
     with ThreadPoolExecutor(8) as threads:
         server = grpc.server(threads, options=_OPTIONS)
         add_OperatorReadServiceServicer_to_server(_Reading(script), server)
         add_OperatorWriteServiceServicer_to_server(_Writing(script), server)
-        if credentials is None:
-            port = server.add_insecure_port("127.0.0.1:0")
-        else:
-            port = server.add_secure_port("127.0.0.1:0", credentials)
+        port = server.add_insecure_port(at) if credentials is None else server.add_secure_port(at, credentials)
         server.start()
         try:
-            yield f"127.0.0.1:{port}"
+            yield f"{at.rpartition(':')[0]}:{port}"
         finally:
             script.over.set()
             with script.news:

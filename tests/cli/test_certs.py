@@ -105,7 +105,7 @@ async def _seen(server: Tls, client: Tls) -> Identity | None:
     running, port = await grpc_server("127.0.0.1:0", server, add)
     connection = channel(f"127.0.0.1:{port}", client)
     try:
-        await connection.unary_unary("/test.Who/Who")(b"", timeout=5.0)
+        await connection.unary_unary("/test.Who/Who", bytes, bytes)(b"", timeout=5.0)
     finally:
         await connection.close(None)
         await running.stop(None)

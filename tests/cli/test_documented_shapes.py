@@ -15,6 +15,7 @@ from recorded_logs import GATEWAY, SLOW, bodies_of, spoiled
 
 Flyball = Callable[..., Answer]
 
+
 def test_replay(flyball: Flyball, recorded: Path, tmp_path: Path) -> None:
     """Identical, different and damaged replays print the documented documents."""
     frame = next(offset for offset, body in enumerate(bodies_of(recorded)) if isinstance(body, Frame))

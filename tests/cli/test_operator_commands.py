@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from cli_calls import Answer, installed
 from flyball_cli.operating import orders
 from flyball_core.inputs import Mode
-from flyball_core.knobs import BATCH_CAP
+from flyball_core.knobs import BATCH_CAP, Value
 from flyball_proto.v1.inputs_pb2 import OverrideSet
 from flyball_proto.v1.services_pb2 import (
     WRITE_OUTCOME_ON_RECORD,
@@ -261,7 +262,7 @@ def _acknowledging(script: Script) -> Callable[[Order], WriteResponse]:
 
     def decide(order: Order) -> WriteResponse:
         assert isinstance(order, OverrideSet)
-        held = {BATCH_CAP: order.value.integer, "variant": "graphs"}
+        held: dict[str, Value] = {BATCH_CAP: order.value.integer, "variant": "graphs"}
         script.status = status(pool("chat", [engine("engine-0", held=held), engine("engine-1", attached=False)]))
         return TAKEN
 
@@ -411,7 +412,7 @@ def test_a_rebase_is_asked_for_at_a_terminal(
     monkeypatch.setattr(orders, "is_terminal", lambda: True)
     at = serve(script)
     for answer, code in ((False, 1), (True, 0)):
-        monkeypatch.setattr(orders.click, "confirm", lambda *_, answer=answer, **__: answer)
+        monkeypatch.setattr("click.confirm", lambda *_, answer=answer, **__: answer)
 
         assert code == flyball("rebase", "chat", *WHY, "--controller", at).code
         assert int(answer) == len(script.orders)
@@ -441,6 +442,47 @@ def test_certificates_speak_for_themselves(flyball: Flyball, script: Script, cer
     assert 2 == plain.code
     assert f"no controller answered at {at}" in plain.err
     assert "--tls" in plain.err
+
+
+def test_a_name_stands_for_all_its_controllers(
+    flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every address that a name resolves to is asked, and each certificate is held to the name."""
+    server = Tls(TlsConfig(folder=certificates / "controller-c-0")).server_credentials()
+    one, two = Script(status(pool("chat"), controller="a")), Script(status(pool("batch"), controller="b"))
+    asked: list[str] = []
+
+    def resolve(host: str, port: int, *_: int, **__: int) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (2, 1)]
+
+    with (
+        scripted_controller(one, server) as at,
+        scripted_controller(two, server, at=f"127.0.0.2:{at.rpartition(':')[2]}"),
+    ):
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        name = f"controllers.test:{at.rpartition(':')[2]}"
+        found = flyball("status", "--controller", name, "--tls", certificates / "operator-alice", "--json")
+        other = flyball("status", "--controller", name.replace("controllers", "others"),
+                        "--tls", certificates / "operator-alice")  # fmt: skip
+
+    assert (0, ["batch", "chat"]) == (found.code, [one["pool"] for one in found.document["pools"]])
+    assert ["controllers.test", "others.test"] == asked
+    assert 2 == other.code
+    assert "its certificate and ours do not fit together" in other.err
+
+
+def test_a_name_that_does_not_resolve(flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is an answer as well: exit code 2, with the resolver's words."""
+
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    found = flyball("status", "--controller", "nowhere.test:7460", "--tls", certificates / "operator-alice")
+
+    assert 2 == found.code
+    assert "at nowhere.test:7460: the name does not resolve: Name or service not known" in found.err
 
 
 def test_a_folder_without_certificates(flyball: Flyball, tmp_path: Path) -> None:

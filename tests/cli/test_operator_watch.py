@@ -229,8 +229,8 @@ def test_nobody_at_the_start_is_an_error(flyball: Flyball) -> None:
     assert "no controller answered" in found.err
 
 
-def _flyball() -> Path:
-    return Path(sys.executable).with_name("flyball")
+def _flyball() -> str:
+    return str(Path(sys.executable).with_name("flyball"))
 
 
 def test_ctrl_c_ends_it(script_address: Callable[[Script], str]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,19 @@ async def fleet(folder: Path) -> AsyncIterator[Fleet]:
     policy = folder / "policy-chat.yaml"
     policy.write_text(POLICY)
     names = ("chat-0", "chat-1")
-    base = {"file": folder / "flyball.yaml", "log": str(folder / "log"), "state": folder / "state"}
+    base = Config(file=folder / "flyball.yaml", log=str(folder / "log"), state=folder / "state")
     services = _Starting()
     try:
         own = ControllerConfig(name="controller-0", listen=_ANY, http=_ANY, policies={"chat": policy})
-        controller = await services.start(run_controller, Config(**base, controller=own))
+        controller = await services.start(run_controller, replace(base, controller=own))
         doors = (controller.grpc,)
         engines = tuple(TwinEngineConfig(engine=name, listen=_ANY) for name in names)
         twin = await services.start(
-            run_twin, Config(**base, twin=TwinConfig(pool="chat", controllers=doors, engines=engines))
+            run_twin, replace(base, twin=TwinConfig(pool="chat", controllers=doors, engines=engines))
         )
         routed = tuple(RoutedEngine(engine=name, url=f"http://{twin.engines[name]}") for name in names)
         front = GatewayConfig(pool="chat", name="gateway-0", listen=_ANY, http=_ANY, controllers=doors, engines=routed)
-        gateway = await services.start(run_gateway_service, Config(**base, gateway=front))
+        gateway = await services.start(run_gateway_service, replace(base, gateway=front))
         scraped = tuple(
             ScrapedEngine(engine=name, pool="chat", metrics=f"http://{twin.engines[name]}/metrics") for name in names
         )
@@ -94,7 +94,7 @@ async def fleet(folder: Path) -> AsyncIterator[Fleet]:
         node = AgentConfig(
             name="agent-0", http=_ANY, gpus=GpuSource.NONE, controllers=doors, engines=scraped, gateways=watched
         )
-        agent = await services.start(run_agent_service, Config(**base, agent=node))
+        agent = await services.start(run_agent_service, replace(base, agent=node))
         pages = {"controller": controller.http, "agent": f"127.0.0.1:{agent.http}", "gateway": page}
         yield Fleet(pages=pages | dict(twin.engines), requests=f"127.0.0.1:{gateway.requests}")
     finally:

@@ -7,7 +7,7 @@ import re
 import shlex
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,11 +24,19 @@ FILE: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("flyball-")}
 CONFIG = read_config(COMPOSE / "flyball.yaml")
-CONTROLLER, AGENT, GATEWAY, TWIN = CONFIG.controller, CONFIG.agent, CONFIG.gateway, CONFIG.twin
-assert CONTROLLER is not None
-assert AGENT is not None
-assert GATEWAY is not None
-assert TWIN is not None
+Section = TypeVar("Section")
+
+
+def present(section: Section | None) -> Section:
+    """The section, which must be in the file."""
+    assert section is not None
+    return section
+
+
+CONTROLLER = present(CONFIG.controller)
+AGENT = present(CONFIG.agent)
+GATEWAY = present(CONFIG.gateway)
+TWIN = present(CONFIG.twin)
 
 
 def asked_for() -> set[str]:
@@ -136,8 +144,7 @@ def test_there_is_a_certificate_for_everybody() -> None:
 
     assert needed <= asked_for()
     assert called == hosts_of_certificates()
-    assert CONFIG.kafka is not None
-    assert Path("/etc/flyball-tls/viewer-kafka-client") == CONFIG.kafka.tls_folder
+    assert Path("/etc/flyball-tls/viewer-kafka-client") == present(CONFIG.kafka).tls_folder
     assert {
         address.split(":")[0] for address in SERVICES["cli"]["environment"]["FLYBALL_CONTROLLERS"].split(",")
     } <= called

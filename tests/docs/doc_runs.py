@@ -118,7 +118,7 @@ class PageRun:
         if setting in ("laptop", "operator"):
             self._start_fleet(session)
         if setting == "operator":
-            self._told_to(session, "flyball mode control --pool chat --reason 'pages are run on it'")
+            self._told_to(session, "flyball mode chat control --reason 'pages are run on it'")
 
     def _start_fleet(self, session: Session) -> None:
         """The fleet of the laptop's page, from that page's files."""

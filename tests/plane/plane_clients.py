@@ -14,7 +14,7 @@ from typing import Any, cast
 import grpc
 import prometheus_client.parser
 
-from flyball_controller.serving import ControllerAddresses, run_controller
+from flyball_controller.serving import ControllerAddresses, Parts, run_controller
 from flyball_core.frames import BandwidthSource, EngineSample, Frame, GpuSample
 from flyball_core.ids import AgentId, BootId, EngineId, Incarnation, PoolId
 from flyball_core.inputs import Ack, AckStatus, Attach
@@ -99,10 +99,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: Config, *, ready: bool = True, **parts: Any) -> AsyncIterator[Running]:
+async def running(config: Config, *, ready: bool = True, parts: Parts | None = None) -> AsyncIterator[Running]:
     """A controller from its start to its stop; `ready` waits until it says that it is."""
     stopping, started = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run_controller(config, stopping, started=started.set_result, **parts))
+    task = asyncio.create_task(run_controller(config, stopping, started=started.set_result, parts=parts))
     try:
         await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
         if task.done():

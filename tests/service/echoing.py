@@ -1,5 +1,6 @@
 """A gRPC service that says who calls, for tests of channels and certificates."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -34,7 +35,38 @@ async def ask_who(address: str, tls: Tls | None) -> str:
     """Who the server says we are; raises `grpc.aio.AioRpcError`."""
     connection = channel(address, tls)
     try:
-        answer = await connection.unary_unary(WHO)(b"", timeout=5.0)
+        return await who_am_i(connection)
     finally:
         await connection.close(None)
+
+
+async def who_am_i(connection: grpc.aio.Channel, *, within_s: float = 5.0, patiently: bool = False) -> str:
+    """Who the other end of this connection says we are; `patiently`: waits for it to be there."""
+    answer = await connection.unary_unary(WHO, bytes, bytes)(b"", timeout=within_s, wait_for_ready=patiently)
     return bytes(answer).decode()
+
+
+class Conversation:
+    """A stream on which everything that is said comes back."""
+
+    def __init__(self, connection: grpc.aio.Channel) -> None:
+        self._said: asyncio.Queue[bytes] = asyncio.Queue()
+        self._stream = connection.stream_stream(EVERY, bytes, bytes)(self._requests())
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while True:
+            yield await self._said.get()
+
+    def say(self, text: bytes) -> None:
+        """Send a message."""
+        self._said.put_nowait(text)
+
+    async def hear(self, within_s: float = 5.0) -> bytes:
+        """The next message. Raises `TimeoutError` and ends the stream if none comes."""
+        message = await asyncio.wait_for(self._stream.read(), within_s)
+        assert isinstance(message, bytes), "the stream ended"
+        return message
+
+    def end(self) -> None:
+        """Hang up."""
+        self._stream.cancel()

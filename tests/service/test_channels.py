@@ -7,7 +7,7 @@ from random import Random
 import grpc
 import pytest
 
-from echoing import EVERY, WHO, add_echo
+from echoing import Conversation, add_echo, who_am_i
 from flyball_core.errors import Fatal
 from flyball_service import channels
 from flyball_service.channels import Backoff, channel, grpc_server
@@ -51,10 +51,10 @@ async def test_a_message_over_the_bound_is_refused() -> None:
     connection = channel(f"127.0.0.1:{port}", None, receive_bytes=500)
     try:
         for size in (2000, 800):
-            stream = connection.stream_stream(EVERY)()
-            await stream.write(b"x" * size)
+            stream = Conversation(connection)
+            stream.say(b"x" * size)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stream.read()
+                await stream.hear()
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     finally:
         await connection.close(None)
@@ -84,11 +84,11 @@ async def test_an_idle_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> 
     server, port = await grpc_server("127.0.0.1:0", None, add_echo)
     connection = channel(f"127.0.0.1:{port}", None)
     try:
-        stream = connection.stream_stream(EVERY)()
-        await stream.write(b"first")
-        assert await stream.read() == b"first"
+        stream = Conversation(connection)
+        stream.say(b"first")
+        assert await stream.hear() == b"first"
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(stream.read()), 4.5)
+            await stream.hear(4.5)
     finally:
         await connection.close(None)
         await server.stop(None)
@@ -103,14 +103,14 @@ async def test_a_silent_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     relay = await _relay(port, going)
     connection = channel(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}", None)
     try:
-        stream = connection.stream_stream(EVERY)()
-        await stream.write(b"first")
-        assert await stream.read() == b"first"
+        stream = Conversation(connection)
+        stream.say(b"first")
+        assert await stream.hear() == b"first"
 
         going.clear()
         began_s = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.wait_for(stream.read(), 5.0)
+            await stream.hear()
 
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert time.monotonic() - began_s < 3.0
@@ -149,10 +149,10 @@ async def test_a_server_that_comes_late_is_found() -> None:
     connection = channel(f"127.0.0.1:{port}", None)
     try:
         with pytest.raises(grpc.aio.AioRpcError):
-            await connection.unary_unary(WHO)(b"", timeout=1.0)
+            await who_am_i(connection, within_s=1.0)
         server, _ = await grpc_server(f"127.0.0.1:{port}", None, add_echo)
 
-        assert await connection.unary_unary(WHO)(b"", timeout=8.0, wait_for_ready=True) == b"None"
+        assert await who_am_i(connection, within_s=8.0, patiently=True) == "None"
     finally:
         await connection.close(None)
         await server.stop(None)

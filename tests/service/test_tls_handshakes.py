@@ -1,6 +1,5 @@
 """Mutual TLS over real gRPC connections: who gets in, and as whom."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from echoing import add_echo, ask_who
+from echoing import Conversation, add_echo, ask_who
 from flyball_core.errors import Fatal, Rejected
 from flyball_service.channels import channel, grpc_server
 from flyball_service.config import TlsConfig
@@ -110,16 +109,16 @@ async def test_connections_that_stand_outlive_a_renewal(tmp_path: Path) -> None:
     server_tls = tls_of(tmp_path / "old", "controller", "c")
     async with serving(server_tls) as address:
         connection = channel(address, tls_of(tmp_path / "old", "agent", "agent-0"))
-        stream = connection.stream_stream("/test.Echo/Every")()
-        await stream.write(b"before")
-        assert await stream.read() == b"before"
+        stream = Conversation(connection)
+        stream.say(b"before")
+        assert await stream.hear() == b"before"
         shutil.copytree(certify(tmp_path / "new", "controller", "c"), server_tls.folder, dirs_exist_ok=True)
         await ask_who(address, tls_of(tmp_path / "new", "agent", "agent-1"))
 
-        await stream.write(b"after")
+        stream.say(b"after")
 
-        assert await asyncio.wait_for(stream.read(), 5.0) == b"after"
-        stream.cancel()
+        assert await stream.hear() == b"after"
+        stream.end()
         await connection.close(None)
 
 

@@ -1,7 +1,7 @@
 """The walk: every rule in turn, and what came of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -75,7 +75,9 @@ class Walk:
         return sum(result.verdict is verdict for result in self.results)
 
 
-async def walk(door: Door, patience: Patience, tell: Callable[[Result], None]) -> Walk:
+async def walk(
+    door: Door, patience: Patience, tell: Callable[[Result], None], *, through: Sequence[Rule] = RULES
+) -> Walk:
     """Wait for a receiver and walk it through the rules, telling each result as it comes.
 
     Raises `NothingCame` if none attaches in time, `Rejected` if what attached cannot be examined.
@@ -85,7 +87,7 @@ async def walk(door: Door, patience: Patience, tell: Callable[[Result], None]) -
     attach = open_attach(await sitting.hear(patience.answer_s))
     exam = Examination(door, sitting, attach, patience)
     results = []
-    for rule in RULES:
+    for rule in through:
         result = await _try(rule, exam)
         tell(result)
         results.append(result)

@@ -24,7 +24,7 @@ class BlockingSource(Protocol):
         """What the thread is called."""
         ...
 
-    def read(self, now_s: float) -> None:
+    def read(self, now_s: float, /) -> None:
         """Read once, for as long as it takes."""
         ...
 

@@ -4,6 +4,6 @@ Decides nothing and keeps no state that matters: whatever changes a pool's decis
 the log, so a controller may be killed at any moment.
 """
 
-from flyball_controller.serving.service import ControllerAddresses, run_controller
+from flyball_controller.serving.service import ControllerAddresses, Parts, run_controller
 
-__all__ = ["ControllerAddresses", "run_controller"]
+__all__ = ["ControllerAddresses", "Parts", "run_controller"]

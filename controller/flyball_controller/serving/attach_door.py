@@ -54,11 +54,11 @@ class AttachTimes:
 class AttachDoor:
     """Implements `AttachService`. Close it before its server, so that receivers hear why."""
 
-    def __init__(self, doorway: Doorway, measures: Measures, times: AttachTimes | None = None) -> None:
+    def __init__(self, doorway: Doorway, measures: Measures, times: AttachTimes) -> None:
         self.streams = Streams()
         self._doorway = doorway
         self._measures = measures
-        self._times = times or AttachTimes()
+        self._times = times
         self._farewells: set[asyncio.Task[None]] = set()
 
     async def Attach(self, request_iterator: object, context: _Context) -> None:  # noqa: N802 - the contract's name

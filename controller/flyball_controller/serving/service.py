@@ -22,7 +22,7 @@ from flyball_controller.machine import Seams, standard_seams
 from flyball_controller.owner import Owner
 from flyball_controller.pusher import Pusher
 from flyball_controller.serving.append_door import AppendDoor
-from flyball_controller.serving.attach_door import AttachDoor
+from flyball_controller.serving.attach_door import AttachDoor, AttachTimes
 from flyball_controller.serving.doorway import Doorway, Plane
 from flyball_controller.serving.measures import Measures, Now
 from flyball_controller.serving.pushing import Pushing
@@ -61,35 +61,43 @@ class ControllerAddresses:
     http: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What can be exchanged in a controller, beside what its configuration says."""
+
+    seams: Callable[[], Seams] = standard_seams
+    """The parts of the machine."""
+    slow: SlowRunner | None = None
+    """Runs the policies that `seams` names as slow."""
+    times: AttachTimes = AttachTimes()
+    """How long receivers may take."""
+
+
 async def run_controller(
     config: Config,
     stop: asyncio.Event,
     *,
     started: Callable[[ControllerAddresses], None] | None = None,
-    seams: Callable[[], Seams] = standard_seams,
-    slow: SlowRunner | None = None,
+    parts: Parts | None = None,
 ) -> None:
     """Run the controller that `config` describes until `stop` is set.
 
-    `started` hears the addresses as soon as the doors listen, before there is a log. `slow` runs the policies
-    that `seams` names as slow. Raises `Rejected` and `Fatal` for what waiting cannot heal.
+    `started` hears the addresses as soon as the doors listen, before there is a log. Raises `Rejected` and
+    `Fatal` for what waiting cannot heal.
     """
     if config.controller is None:
         raise Rejected(f"{config.file}: there is no section `controller`")
-    controller = _Controller(config, config.controller, seams, slow)
+    controller = _Controller(config, config.controller, parts or Parts())
     await controller.run(stop, started or (lambda _: None))
 
 
 class _Controller:
     """One controller, from its doors' opening to their closing."""
 
-    def __init__(
-        self, config: Config, own: ControllerConfig, seams: Callable[[], Seams], slow: SlowRunner | None
-    ) -> None:
+    def __init__(self, config: Config, own: ControllerConfig, parts: Parts) -> None:
         self._config = config
         self._own = own
-        self._seams = seams
-        self._slow = slow
+        self._parts = parts
         self._name = own.name or socket.gethostname()
         self._policies = read_policies(own)
         self._health = Health()
@@ -100,7 +108,7 @@ class _Controller:
         tls = Tls(config.tls, role="controller", name=self._name) if config.tls is not None else None
         self._tls = tls
         self._doorway = Doorway(self._name, self._health, tls)
-        self._attach_door = AttachDoor(self._doorway, self._measures)
+        self._attach_door = AttachDoor(self._doorway, self._measures, parts.times)
         self._plane: Plane | None = None
         self._sharing: Sharing | None = None
 
@@ -134,7 +142,7 @@ class _Controller:
 
     async def _begin(self, where: Log) -> list[asyncio.Task[None]]:
         """Everything that needs the log."""
-        owner = Owner(where, OwnerId(self._name), self._seams, own_fingerprint())
+        owner = Owner(where, OwnerId(self._name), self._parts.seams, own_fingerprint())
         pusher = Pusher(where)
         pushing = Pushing(where, pusher, self._health, self._measures)
         office = Office(
@@ -144,7 +152,7 @@ class _Controller:
             measures=self._measures,
             tick_s=self._own.tick_s,
             policies=self._policies,
-            desk=SlowDesk(where, self._slow) if self._slow is not None else None,
+            desk=SlowDesk(where, self._parts.slow) if self._parts.slow is not None else None,
         )
         self._sharing = Sharing(await join(where), self._health, lambda number, ours: Tenure(number, office, ours))
         self._plane = Plane(log=where, owner=owner, pusher=pusher, pushing=pushing, declared=frozenset(self._policies))

@@ -71,10 +71,9 @@ class WriteDoor:
             left_s = context.time_remaining()
             wait_s = max(0.0, min(LONGEST_S, (LONGEST_S if left_s is None else left_s) - MARGIN_S))
             answer = await give(plane.log, said, wait_s)
-            log.info(
-                "order_given", pool=said.pool, kind=record.WhichOneof("body"), author=said.author, said=answer.summary
-            )
-            self._measures.ordered(pb.WriteOutcome.Name(answer.outcome).removeprefix("WRITE_OUTCOME_").lower())
+            outcome = pb.WriteOutcome.Name(answer.outcome).removeprefix("WRITE_OUTCOME_").lower()
+            self._measures.ordered(outcome)
+            log.info("order_given", pool=said.pool, author=said.author, outcome=outcome, summary=answer.summary)
             return answer
 
 
