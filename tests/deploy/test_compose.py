@@ -3,8 +3,11 @@
 Structure only: that the compose specification accepts it was tried by hand (docs/deploy.md says with what).
 """
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -155,3 +158,22 @@ def test_the_policy_starts_in_advise() -> None:
     document = read_document((COMPOSE / "policy-chat.yaml").read_text(), "policy-chat.yaml")
 
     assert Mode.ADVISE == document.mode
+
+
+def test_config_check_finds_nothing_wrong(tmp_path: Path) -> None:
+    """With the certificates that the script makes, `flyball config check` finds no fault on either host."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    (tmp_path / "kafka").mkdir()
+    script = ["sh", str(COMPOSE / "make-certificates"), str(tmp_path / "tls"), str(tmp_path / "kafka")]
+    subprocess.run(script, env=env, check=True, capture_output=True)
+    (tmp_path / "policy-chat.yaml").write_text((COMPOSE / "policy-chat.yaml").read_text())
+    text = (COMPOSE / "flyball.yaml").read_text().replace("/etc/flyball-tls", str(tmp_path / "tls"))
+    for host in ("controller-1", "controller-2"):
+        file = tmp_path / f"{host}.yaml"
+        file.write_text(text.replace("  listen: 0.0.0.0:7460", f"  name: {host}\n  listen: 0.0.0.0:7460"))
+        done = subprocess.run(
+            ["flyball", "config", "check", str(file)], env=env, check=False, capture_output=True, text=True
+        )
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"controller {host}" in done.stdout

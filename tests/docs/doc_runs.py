@@ -5,11 +5,14 @@ page's line, the command, what is shown there and what was seen.
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from doc_blocks import ROOT, BadPage, Block, Run, blocks_of
 from doc_ports import Ports
@@ -141,6 +144,26 @@ _CHECKED = {
     "python": "python {file}",
 }
 """Settings whose blocks are files, and what judges each."""
+
+
+def hold_page(page: str, folder: Path, broker: Callable[[], str]) -> None:
+    """Hold a page to what it says. Skips if all of it holds but what needs something that is not here."""
+    runs = [(block, block.marker) for block in blocks_of(page) if isinstance(block.marker, Run)]
+    if any("curl " in block.text for block, _ in runs) and shutil.which("curl") is None:
+        (pytest.fail if os.environ.get("FLYBALL_REQUIRE") == "all" else pytest.skip)("the page needs curl")
+    left_out: list[str] = []
+    run = PageRun(page, folder, broker)
+    try:
+        for block, how in runs:
+            try:
+                run.run(block, how)
+            except pytest.skip.Exception as missing:
+                left_out.append(f"{block.where}: {missing}")
+    finally:
+        run.close()
+    run.no_service_raised()
+    if left_out:
+        pytest.skip(f"all else on the page holds, but {'; '.join(left_out)}")
 
 
 def _told(where: str, command: str, shown: tuple[str, ...], said: Said) -> str:

@@ -1,17 +1,16 @@
 """Who may do what through which door, by certificate."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from flyball_cli.issuing import Wanted, issue, make_authority
 from flyball_proto.v1 import services_pb2 as pb, services_pb2_grpc as rpc
-from flyball_service.config import TRUST_DOMAIN, TlsConfig
+from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
+from issued_certificates import certify
 from plane_clients import Receiver, Running, append, attached, config_for, engine, frame, pin, running, status, stub
 
 PEOPLE = (
@@ -30,11 +29,9 @@ Credentials = Callable[[str, str], Tls]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates of everybody, of one authority."""
-    made, now = tmp_path_factory.mktemp("certificates"), datetime.now(UTC)
-    authority = make_authority(made, TRUST_DOMAIN, now)
+    made = tmp_path_factory.mktemp("certificates")
     for role, name in PEOPLE:
-        wanted = Wanted(role=role, name=name)
-        issue(authority, wanted, made, trust_domain=TRUST_DOMAIN, hosts=(), expires=now + timedelta(days=1))
+        certify(made, role, name)
     return made
 
 

@@ -115,6 +115,9 @@ async def _body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise PageRefused(ENCODED, "is compressed, which was not asked for")
+    if response.content_length is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
+        # Cut off between two lines it would look whole, and parts of a sum be missing.
+        raise PageRefused(MALFORMED, "does not say where it ends")
     if (response.content_length or 0) > most_bytes:
         raise PageRefused(TOO_LARGE, f"is larger than {most_bytes} bytes")
     body = bytearray()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -38,6 +39,7 @@ from flyball_service.kafka import LOG, open_log_patiently
 from flyball_service.running import own_name, refusal_in
 from flyball_service.tls import Tls
 
+_SPOOL = "spool"
 _LEAD = 0.5
 """Sources are read so much of a period before the beat, so that each beat finds a new reading."""
 _PERIODS_OF_AGE = 1.5
@@ -74,9 +76,11 @@ async def run_agent_service(
     section = config.agent
     if section is None:
         raise Rejected(f"{config.file} has no section `agent`")
-    with one_life(config.state / "agent") as boot:
+    name = AgentId(own_name(section.name))
+    folder = config.state / "agent" / name
+    with one_life(folder) as boot:
         try:
-            await _Life(config, section, boot).run(stop, started)
+            await _Life(config, section, name, boot, folder).run(stop, started)
         except BaseExceptionGroup as group:
             if (refusal := refusal_in(group)) is None:
                 raise
@@ -86,22 +90,21 @@ async def run_agent_service(
 class _Life:
     """One agent from its start to its end: what it is made of, and the tasks that keep it going."""
 
-    def __init__(self, config: Config, section: AgentConfig, boot: BootId) -> None:
+    def __init__(self, config: Config, section: AgentConfig, name: AgentId, boot: BootId, folder: Path) -> None:
         self._config, self._section = config, section
         self._pace = Pace(clock=time.monotonic, wall_clock=time.time, period_s=section.period_s)
         self._health, self.registry = Health(), new_registry()
         self._pages = _page_samplers(section, boot, self.registry)
         self._nvml = _nvml_sampler(section)
-        name = own_name(section.name)
         self._kafka = LaterAppender() if is_kafka(config.log) else None
         tls = None if config.tls is None else Tls(config.tls, role="agent", name=name)
         self._door = self._kafka or GrpcAppender(section.controllers, tls)
         self._appender = WatchedAppender(self._door, self._health)
         limits = SpoolLimits(most_bytes=int(section.spool.megabytes * 1e6), most_age_s=section.spool.age_s)
-        self._spool = Spool(config.state / "agent" / "spool", limits)
+        self._spool = Spool(folder / _SPOOL, limits)
         self._shipper = Shipper(self._spool, random.Random())
         self._agent = NodeAgent(
-            agent=AgentId(name),
+            agent=name,
             boot=boot,
             samplers=[*([self._nvml] if self._nvml is not None else []), *self._pages],
             spool=self._spool,
@@ -111,6 +114,10 @@ class _Life:
         )
         self._counts = BeatCounts()
         log.info("agent_starts", agent=name, boot=boot, engines=len(section.engines), frames_kept=self._spool.waiting)
+        for other in sorted(folder.parent.glob(f"*/{_SPOOL}")):
+            if other.parent != folder and any(other.glob("*.seg")):
+                # A controller takes frames of their own agent alone, so nobody else can send them.
+                log.warning("frames_of_another_name", folder=str(other), agent=other.parent.name)
 
     async def run(self, stop: asyncio.Event, started: Callable[[AgentAddresses], None] | None) -> None:
         """Everything until `stop` is set, then the end of everything."""

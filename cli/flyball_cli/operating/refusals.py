@@ -61,7 +61,7 @@ def _unreachable(details: str, connection: Connection) -> str:
     low = details.lower()
     if REFUSED in low:
         return REFUSED
-    if "certificate" in low or "handshake" in low or "ssl" in low:
+    if any(word in low for word in ("certificate", "handshake", "ssl", "verification check")):
         return f"its certificate and ours do not fit together ({_last(details)})"
     if connection.tls is None and ("socket closed" in low or "connection reset" in low or "recvmsg" in low):
         return f"it hung up ({_last(details)}): does it ask for certificates? give them with --tls FOLDER"
