@@ -13,7 +13,6 @@ from flyball_cli.operating.fleet import Fleet
 from flyball_cli.operating.ordering import order_line, taken
 from flyball_cli.processes import Processes, free_port
 from flyball_core.errors import Fatal
-from flyball_policies.presets import preset
 from flyball_proto.v1.inputs_pb2 import PolicyText
 
 POOL = "demo"
@@ -21,6 +20,24 @@ MODEL = "flyball-twin"
 VARIANTS = {"engine-0": "graphs", "engine-1": "splitkv"}
 """The engines, and the kernel variant that each starts with."""
 GATEWAY = "gateway-0"
+
+POLICY = """\
+# The policy of `flyball demo --live`: short of time, so larger steps and shorter waits than a real fleet wants.
+version: 1
+mode: control
+lanes:
+  realtime: {priority: 0, ttft: 3s, tpot: 40ms, longest_wait: 60s}
+  bulk: {priority: 10, end_to_end: 60s, longest_wait: 60s}
+knobs:
+  max_active_requests: {min: 4, max: 256}
+  max_batched_tokens: {min: 2048, max: 8192}
+caps: {tpot_target: 90%, ttft_target: 50%, kv_headroom: 10%, backoff: 0.6, step: 2}
+weights: {min: 8, max: 256, nominal: 128, period: 3s}
+variants:
+  regimes: {interactive: graphs, long_context: splitkv}
+  preference: 60%
+guard: {slew_down: 0.1, raise_dwell: 5s}
+"""
 
 _CONFIG = """\
 # Written by `flyball demo --live`: everything on this machine, plaintext on loopback.
@@ -156,7 +173,7 @@ class LivePlane:
 
         Raises `Fatal` if the owner does not take it.
         """
-        order = PolicyText(pool=POOL, text=preset("demo"), author=login() or "demo")
+        order = PolicyText(pool=POOL, text=POLICY, author=login() or "demo")
         address = self.places.grpc
         response = await fleet.write(address, lambda stub, timeout_s: stub.ApplyPolicy(order, timeout=timeout_s))
         if not taken(response):

@@ -5,6 +5,7 @@ nothing here makes certificates, and nothing is taken from a request's own words
 every channel, and by servers whenever they change, so that renewed certificates need no restart.
 """
 
+import logging
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 import grpc
-import structlog
 
 from flyball_core.addresses import is_loopback
 from flyball_core.errors import Fatal, Rejected
@@ -24,7 +24,8 @@ _MOUNTED = "..data"
 """Where Kubernetes keeps a mounted secret; it is exchanged as a whole."""
 _SPIFFE = "spiffe://"
 
-log = structlog.get_logger()
+# Not structlog: a receiver in an inference engine's environment has none. Warnings reach a service's log all the same.
+log = logging.getLogger("flyball.tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,9 @@ class Tls:
         try:
             self._pair = self._read()
         except Fatal as error:
-            log.warning("certificates_not_renewed", folder=str(self.folder), why=str(error))
+            log.warning("certificates in %s are not renewed: %s", self.folder, error)
         else:
-            log.info("certificates_renewed", folder=str(self.folder))
+            log.info("certificates in %s are renewed", self.folder)
         self._seen = marks
 
     def _marks(self) -> tuple[tuple[int, int, int], ...]:

@@ -244,8 +244,7 @@ def attend(receiver: Receiver, address: str) -> None:
                 with receiver.lock:
                     for said in receiver.look():
                         says.put(said)
-        stream.cancel()
-        says.put(None)
+        says.put(None)  # closing the channel ends the stream
 
 
 def main() -> None:

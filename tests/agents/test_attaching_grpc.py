@@ -14,6 +14,7 @@ from flyball_agents.attach_stream import GrpcStream, grpc_streams
 from flyball_agents.attached import AttachedReceiver
 from flyball_agents.attaching import Attacher, AttachRefused, AttachState, Place, Surroundings
 from flyball_agents.on_the_loop import OnTheLoop
+from flyball_agents.surface import capability_hash
 from flyball_core.errors import Rejected, Retryable
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.inputs import Ack, AckStatus
@@ -22,7 +23,7 @@ from flyball_proto.codec import Said, pusher_message, read_receiver_message
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_proto.v1.services_pb2_grpc import AttachServiceServicer, add_AttachServiceServicer_to_server
 from flyball_service.channels import channel, grpc_server
-from receiver_bench import POOL, SPECS, Bench, capability_hash, version
+from receiver_bench import POOL, SPECS, Bench, version
 
 DIRECTIVE = Directive(
     pool=POOL,
@@ -81,7 +82,8 @@ class Controller(AttachServiceServicer):
 
 async def aborted(context: grpc.ServicerContext, code: grpc.StatusCode, details: str) -> None:
     """Abort; the generated type is the blocking server's, the context at run time is not."""
-    ending = context.abort(code, details)
+    abort: Callable[[grpc.StatusCode, str], object] = context.abort
+    ending = abort(code, details)
     if asyncio.iscoroutine(ending):
         await ending
 

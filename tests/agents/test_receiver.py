@@ -185,6 +185,15 @@ def test_other_capabilities_are_refused(bench: Bench) -> None:
     assert bench.give(replace(bench.make(6, cap=40), capability_hash=None)).status is APPLIED
 
 
+def test_what_could_not_be_read_is_refused_for_good(bench: Bench) -> None:
+    """An offer whose values did not survive the wire is a Nack, and its version is not taken later."""
+    ack = bench.give(replace(bench.make(5), unreadable="a value carries none"))
+
+    assert (ack.status, ack.reason) == (NACK, "cannot be read: a value carries none")
+    assert bench.offer(5, cap=40).status is NACK
+    assert bench.engine.values["cap"] == SAFE["cap"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

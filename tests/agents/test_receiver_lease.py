@@ -474,6 +474,20 @@ def test_slewing_ends_exactly_at_its_goal() -> None:
     assert slewed(1.0, 1e-17, 1.0, 1.0, ReceiverLimits()) == 1e-17
 
 
+def test_the_lease_says_how_long_it_lasts(tmp_path: Path) -> None:
+    """Until easing begins, jitter included; 0 once it has, without end for a receiver that holds for ever."""
+    bench = Bench(tmp_path, limits=ReceiverLimits(hold_s=100.0, ease_jitter_s=8.0))
+    bench.offer(5, cap=40)
+    lease_s = bench.receiver.lease_s(bench.now_s)
+
+    assert 100.0 < lease_s < 108.0
+    assert bench.after(lease_s - 0.01) is Phase.HOLDING
+    assert bench.receiver.lease_s(bench.now_s) == pytest.approx(0.01)
+    assert bench.after(0.02) is Phase.EASING
+    assert bench.receiver.lease_s(bench.now_s) == 0.0
+    assert Bench(tmp_path / "other", limits=ReceiverLimits(hold_s=None)).receiver.lease_s(0.0) == math.inf
+
+
 def test_the_least_step_fits_the_knob() -> None:
     """One of a whole number, a hundredth of a range, or of the safe value where there is no range."""
     assert least_step(CAP) == 1.0

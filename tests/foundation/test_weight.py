@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = {"aiokafka", "click", "grpc", "matplotlib", "numpy", "pyarrow", "pynvml", "rich", "river", "scipy", "yaml"}
+SERVICES = {"aiohttp", "prometheus_client", "structlog"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -32,10 +33,13 @@ def test_the_codec_needs_protobuf_only() -> None:
     assert set() == loaded & HEAVY
 
 
-@pytest.mark.parametrize("module", ["receiver", "engine_adapter", "gateway_adapter", "receiver_store"])
+@pytest.mark.parametrize(
+    "module", ["receiver", "engine_adapter", "gateway_adapter", "receiver_store", "attached", "attach_stream"]
+)
 def test_a_receiver_is_light(module: str) -> None:
-    """A receiver inside an engine or gateway pulls in nothing of an extra."""
-    assert set() == loaded_by(f"import flyball_agents.{module}") & (HEAVY - {"grpc"})
+    """A receiver inside an engine or gateway, and what keeps it attached, pulls in nothing of an extra."""
+    before = loaded_by("import google.protobuf, grpc.aio")
+    assert set() == (loaded_by(f"import flyball_agents.{module}") - before) & (HEAVY | SERVICES)
 
 
 def test_the_log_needs_no_broker_client() -> None:
