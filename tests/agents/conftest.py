@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from kafka_broker import kafka_broker as kafka_broker
+
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:

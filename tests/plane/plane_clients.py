@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,7 +123,7 @@ async def eventually(ask: Callable[[], Any], found: Callable[[Any], bool], withi
     until = time.monotonic() + within_s
     while True:
         answer = ask()
-        answer = await answer if asyncio.iscoroutine(answer) else answer
+        answer = await answer if isawaitable(answer) else answer
         if found(answer):
             return answer
         if time.monotonic() > until:

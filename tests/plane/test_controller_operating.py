@@ -14,8 +14,8 @@ from flyball_controller.serving import write_door
 from flyball_core.knobs import BATCH_CAP
 from flyball_proto.v1 import common_pb2, inputs_pb2, services_pb2 as pb, services_pb2_grpc as rpc
 from plane_clients import (
-    POLICY,
     PATIENCE_S,
+    POLICY,
     Running,
     append,
     attached,
