@@ -92,7 +92,7 @@ class Running:
         return (await self.get("/ready"))[0] == 200
 
     async def numbers(self) -> dict[tuple[str, ...], float]:
-        """Its own metrics, by name and label values."""
+        """Its own metrics, by name and label values in the order of the labels' names."""
         _, text = await self.get("/metrics")
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {(one.name, *one.labels.values()): one.value for one in samples if one.name.startswith("flyball_agent")}
@@ -219,11 +219,11 @@ async def test_its_numbers_say_where_everything_went(tmp_path: Path, library: Fa
     assert numbers["flyball_agent_frames_sampled_total",] >= numbers["flyball_agent_frames_delivered_total",] > 3
     assert numbers["flyball_agent_source_up", "engine e1"] == numbers["flyball_agent_source_up", "nvml"] == 1
     assert numbers["flyball_agent_source_up", "engine gone"] == 0
-    assert numbers["flyball_agent_scrape_failures_total", "engine", "gone", "unreachable"] > 3
-    assert numbers["flyball_agent_value_missing", "engine", "e1", "requests_waiting", "absent"] == 1
-    assert numbers["flyball_agent_values_missed_total", "engine", "e1", "requests_waiting"] > 3
+    assert numbers["flyball_agent_scrape_failures_total", "gone", "engine", "unreachable"] > 3
+    assert numbers["flyball_agent_value_missing", "e1", "engine", "absent", "requests_waiting"] == 1
+    assert numbers["flyball_agent_values_missed_total", "e1", "engine", "requests_waiting"] > 3
     assert numbers["flyball_agent_nvml_errors_total", "nvmlDeviceGetPowerUsage", "NO_PERMISSION"] > 3
-    assert numbers["flyball_agent_gpu_value_missing", "0", "power_w", "NO_PERMISSION"] == 1
+    assert numbers["flyball_agent_gpu_value_missing", "0", "NO_PERMISSION", "power_w"] == 1
     assert numbers["flyball_agent_gpus", "read"] == 2
     families = [family for family in text_string_to_metric_families(text) if family.name.startswith("flyball_")]
     assert all(re.fullmatch(r"flyball_agent_[a-z_]+", family.name) for family in families)
