@@ -110,7 +110,7 @@ async def _play(seconds: float, folder: Path, keep: Path | None, console: Consol
             policy = await plane.apply_policy(fleet)
             await show.attached()
             if not as_json:
-                _say(console, f"Policy: {policy}. Clients send to http://{plane.places.gateway}/v1")
+                _say(console, f"In control: {policy}. Clients send to http://{plane.places.gateway}/v1 now.")
             await show.run(_view(console, as_json=as_json))
         return show.result(policy, None if keep is None else str(folder), time.monotonic() - began_s)
 
@@ -197,7 +197,7 @@ class Show:
                         record = decode_audit(entry.record.SerializeToString())
                         self._chronicle.take(record)
                         if isinstance(record, DecisionRecord):
-                            view.record(record)
+                            view.record(record, record.time_s - self._began_s)
                     offset = page.next_offset
             await asyncio.sleep(LOOK_S)
 

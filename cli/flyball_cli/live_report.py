@@ -104,13 +104,15 @@ def print_live(console: Console, result: LiveResult) -> None:
 
 def _clients(result: LiveResult) -> Table:
     table = Table(title="What the HTTP clients measured", title_justify="left", title_style="bold")
-    for column in ("phase", "lane", "requests", "within objective", "TTFT p50", "p99", "TPOT p50", "p99"):
-        table.add_column(column, justify="left" if column in ("phase", "lane") else "right")
+    for column in ("phase", "lane", "requests", "kept", "TTFT p50, p99", "TPOT p50, p99"):
+        table.add_column(column, justify="left" if column in ("phase", "lane") else "right", no_wrap=True)
     for phase in result.phases:
         for lane, found in result.lanes_of(phase).items():
-            share = f"{found.attained / found.requests:.0%}" if found.requests else "-"
-            times = (found.ttft_p50_s, found.ttft_p99_s, found.tpot_p50_s, found.tpot_p99_s)
-            table.add_row(phase.name, lane, str(found.requests), share, *map(milliseconds, times))
+            kept = f"{found.attained / found.requests:.0%}" if found.requests else "-"
+            ttft = f"{milliseconds(found.ttft_p50_s)}, {milliseconds(found.ttft_p99_s)}"
+            tpot = f"{milliseconds(found.tpot_p50_s)}, {milliseconds(found.tpot_p99_s)}"
+            table.add_row(phase.name, lane, str(found.requests), kept, ttft, tpot)
+    table.caption = "kept: requests that finished within their lane's objective"
     return table
 
 

@@ -17,7 +17,7 @@ from flyball_twin.scoring import Slo, percentile
 from flyball_twin.serving.answers import DONE
 from flyball_twin.serving.asking import CHARACTERS_PER_TOKEN
 
-CHAT_PHASE, LONG_PHASE = "chat", "long documents"
+CHAT_PHASE, LONG_PHASE = "chat", "documents"
 REALTIME, BULK = "realtime", "bulk"
 SEED = 1
 LONGEST_S = 60.0

@@ -23,8 +23,7 @@ from flyball_core.outputs import DecisionRecord, RecordKind
 PLAIN_EVERY_S = 5.0
 FRAMES_PER_S = 4.0
 LAST_DECISIONS = 8
-SHOWN = (RecordKind.DECISION, RecordKind.ACK, RecordKind.ALARM)
-"""Kinds of records that are worth a line."""
+_SHOWN = (RecordKind.DECISION, RecordKind.ACK, RecordKind.ALARM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +61,8 @@ class LiveView(Protocol):
         """Now."""
         ...
 
-    def record(self, record: DecisionRecord) -> None:
-        """Something was put on record."""
+    def record(self, record: DecisionRecord, at_s: float) -> None:
+        """Something was put on record, at that time of the show."""
         ...
 
     def close(self) -> None:
@@ -77,7 +76,7 @@ class SilentLive:
     def show(self, scene: LiveScene) -> None:
         """Nothing."""
 
-    def record(self, record: DecisionRecord) -> None:
+    def record(self, record: DecisionRecord, at_s: float) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -100,10 +99,10 @@ class LiveLines:
         engines = "; ".join(f"{one.name} {_engine_words(one)}" for one in scene.engines)
         self._say(f"{scene.now_s:5.0f} s  {scene.phase} | {scene.regime} | {clients} | {engines}")
 
-    def record(self, record: DecisionRecord) -> None:
+    def record(self, record: DecisionRecord, at_s: float) -> None:
         """A line for it."""
-        if record.kind in SHOWN:
-            self._say(f"         {_record_words(record)}")
+        if words := record_words(record):
+            self._say(f"{at_s:5.0f} s    {words}")
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -127,10 +126,10 @@ class LiveScreen:
             self._drawn_s = time.monotonic()
             self._live.update(self._picture(scene), refresh=True)
 
-    def record(self, record: DecisionRecord) -> None:
+    def record(self, record: DecisionRecord, at_s: float) -> None:
         """Keep it among the last."""
-        if record.kind in SHOWN:
-            self._last = [*self._last, _record_words(record)][-LAST_DECISIONS:]
+        if words := record_words(record):
+            self._last = [*self._last, f"{at_s:4.0f} s  {words}"][-LAST_DECISIONS:]
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -189,12 +188,14 @@ def _engine_words(one: LiveEngine) -> str:
     return f"cap {_setting(one, BATCH_CAP)} tokens {_setting(one, TOKEN_BUDGET)} weight {one.weight}{state}"
 
 
-def _record_words(record: DecisionRecord) -> str:
-    who = "" if record.kind is RecordKind.DECISION or not record.target else f"{record.target}, "
+def record_words(record: DecisionRecord) -> str:
+    """A record that is worth a line, in words; empty for the others."""
+    if record.kind not in _SHOWN or record.summary.startswith("told "):
+        return ""
     if record.kind is RecordKind.ACK and record.target_kind is TargetKind.ENGINE:
-        held = ", ".join(f"{knob} {value}" for knob, value in sorted(record.effective.items()))
-        return f"{record.time_s:5.1f} s  {record.summary} ({held})"
-    return f"{record.time_s:5.1f} s  {'' if record.summary.startswith(record.target) else who}{record.summary}"
+        held = {knob: value for knob, value in record.effective.items() if knob in (BATCH_CAP, TOKEN_BUDGET)}
+        return f"{record.summary}, holds {', '.join(f'{knob} {value}' for knob, value in sorted(held.items()))}"
+    return record.summary
 
 
 def milliseconds(value_s: float | None) -> str:

@@ -35,7 +35,7 @@ from flyball_service.reading import read_config
 from flyball_twin.scoring import Slo
 
 FLYBALL = Path(sys.executable).with_name("flyball")
-SECONDS = 16
+SECONDS = 20
 
 
 def left_running(folder: Path) -> list[str]:
@@ -60,7 +60,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shown(kept: Path) -> dict[str, Any]:
     """The document of one short show."""
-    command = [FLYBALL, "demo", "--live", "--seconds", str(SECONDS), "--json", "--keep", kept]
+    command: list[str | Path] = [FLYBALL, "demo", "--live", "--seconds", str(SECONDS), "--json", "--keep", kept]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert 0 == done.returncode, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -73,7 +73,7 @@ def test_the_document_has_the_documented_shape(shown: dict[str, Any]) -> None:
 
 
 def test_clients_are_served_in_both_phases(shown: dict[str, Any]) -> None:
-    """Requests of both lanes finish in both halves, none fails, and their latencies are those of the engines' physics."""
+    """Requests of both lanes finish in both halves, none fails, and latencies are those of the engines' physics."""
     assert [CHAT_PHASE, LONG_PHASE] == [phase["name"] for phase in shown["phases"]]
     assert {} == shown["failures"]
     for phase in shown["phases"]:
