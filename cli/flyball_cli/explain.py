@@ -7,6 +7,7 @@ nothing is computed again, so this is what was recorded even where the code has 
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,10 +19,10 @@ from flyball_cli.explanation import decision_document, target_document
 from flyball_cli.operating.connection import connection_options, taken_from
 from flyball_cli.operating.fleet import Fleet, with_fleet
 from flyball_cli.operating.remote_audit import read_remote_audit
+from flyball_cli.services_file import NamedLog, named_log
 from flyball_cli.wording import nearest, nearest_decisions
 from flyball_core.errors import Rejected
 from flyball_core.inputs import TargetKind
-from flyball_log import open_log
 
 
 @click.command(
@@ -30,30 +31,46 @@ Examples:
   flyball explain engine-0
   flyball explain chat@1234 --controller flyball-controller:7460 --tls /etc/flyball/viewer
   flyball explain engine-0 --log demo/log
+  flyball explain engine-0 --config flyball.yaml --log
   flyball explain --pool chat
 """
 )
 @click.argument("name", metavar="[ENGINE|GATEWAY|DECISION|POOL]", required=False)
-@click.option("--log", "where", metavar="LOG", help="Read a log: a folder, or kafka://HOST:PORT/PREFIX.")
+@click.option(
+    "--log",
+    "where",
+    is_flag=False,
+    flag_value="",
+    metavar="[LOG]",
+    help="Read a log: a folder, or kafka://HOST:PORT/PREFIX; without LOG the one that --config names.",
+)
 @click.option("--pool", help="The pool, where several have an engine of that name.")
 @click.option("--last", type=click.IntRange(min=0), default=5, show_default=True, help="How many changes to tell of.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
 @connection_options
 def explain(
-    *, name: str | None, where: str | None, pool: str | None, last: int, as_json: bool, **connection: object
+    *,
+    name: str | None,
+    where: str | None,
+    pool: str | None,
+    last: int,
+    as_json: bool,
+    config_file: Path | None,
+    **connection: object,
 ) -> int:
     """Say in words and numbers why an engine or gateway is set as it is, or what a decision (chat@1234) was made of.
 
     Of a pool, and without a name, its latest decision. Asks the controllers of a running fleet, or with --log reads a
-    log.
+    log, for which --config says how to connect to Kafka.
     """
     if where is None:
-        document = with_fleet(taken_from(connection), lambda fleet: _explain_running(fleet, name, pool, last))
+        running = taken_from({**connection, "config_file": config_file})
+        document = with_fleet(running, lambda fleet: _explain_running(fleet, name, pool, last))
     else:
         given = click.get_current_context().get_parameter_source("controllers")
         if given is ParameterSource.COMMANDLINE:
             raise Rejected("a log is read without a controller: give --log or --controller, not both")
-        document = asyncio.run(_explain(where, name, pool, last))
+        document = asyncio.run(_explain(named_log(where, config_file), name, pool, last))
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(document_lines(document)))
     return 0
 
@@ -63,8 +80,8 @@ async def _explain_running(fleet: Fleet, name: str | None, pool: str | None, las
     return _of_decision(audit, name, pool) or target_document(audit, _the_one(audit, name or "", pool), last=last)
 
 
-async def _explain(where: str, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
-    log = await open_log(where, read_only=True)
+async def _explain(named: NamedLog, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
+    log = await named.open()
     try:
         audit = await read_audit(log)
         found = _of_decision(audit, name, pool)

@@ -68,7 +68,7 @@ def live_document(result: LiveResult) -> dict[str, Any]:
         "engines": [
             {"engine": one.name, "settings": dict(one.effective), "weight": one.weight} for one in result.engines
         ],
-        "failures": failures(result.measured),
+        "failures": [{"why": why, "requests": number} for why, number in failures(result.measured).items()],
         "kept": result.kept,
         "wall_s": round(result.wall_s, 3),
     }

@@ -14,13 +14,13 @@ import click
 
 from flyball_cli.policy_comparison import comparison_document, comparison_lines
 from flyball_cli.policy_file import read_policy
+from flyball_cli.services_file import NamedLog, takes_log
 from flyball_cli.wording import counted
 from flyball_controller.fingerprint import own_fingerprint
 from flyball_controller.machine import standard_seams
 from flyball_controller.replay import Difference, ReplayReport, Verdict, replay_log
 from flyball_controller.whatif import Comparison, compare_policies
 from flyball_core.errors import LogCorrupt
-from flyball_log import open_log
 
 SCHEMA = "flyball.replay/1"
 EXIT_CODES = {Verdict.IDENTICAL: 0, Verdict.DIFFERENT: 1, Verdict.WITHIN_TOLERANCE: 3}
@@ -28,7 +28,6 @@ DAMAGED = 1
 
 
 @click.command()
-@click.argument("where", metavar="LOG")
 @click.option(
     "--policy",
     "policy_file",
@@ -37,45 +36,46 @@ DAMAGED = 1
     help="Compare with what this policy document would have decided.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
-def replay(*, where: str, policy_file: Path | None, as_json: bool) -> int:
+@takes_log("[LOG]")
+def replay(*, log: NamedLog, policy_file: Path | None, as_json: bool) -> int:
     """Step through LOG again (a folder, or kafka://HOST:PORT/PREFIX) and compare with what was recorded.
 
-    Exit code: 0 identical, 1 different or damaged, 2 no such log, 3 equal within a tolerance under
+    Without LOG, the log that --config FILE names. Exit code: 0 identical, 1 different or damaged, 2 no such log, 3 equal within a tolerance under
     another fingerprint. With --policy always 0: then there is nothing to be equal to.
     """
     text = None if policy_file is None else read_policy(policy_file)
     try:
         if policy_file is not None and text is not None:
-            return _compare(where, policy_file, text, as_json=as_json)
-        report = asyncio.run(_replay(where))
+            return _compare(log, policy_file, text, as_json=as_json)
+        report = asyncio.run(_replay(log))
     except LogCorrupt as error:
-        return _damaged(where, error, as_json=as_json)
+        return _damaged(log.where, error, as_json=as_json)
     if as_json:
-        click.echo(json.dumps(replay_document(where, report), indent=2))
+        click.echo(json.dumps(replay_document(log.where, report), indent=2))
     else:
         click.echo("\n".join(_replay_lines(report)))
     return EXIT_CODES[report.verdict]
 
 
-async def _replay(where: str) -> ReplayReport:
-    log = await open_log(where, read_only=True)
+async def _replay(named: NamedLog) -> ReplayReport:
+    log = await named.open()
     try:
         return await replay_log(log, standard_seams, own_fingerprint())
     finally:
         await log.close()
 
 
-def _compare(where: str, file: Path, text: str, *, as_json: bool) -> int:
-    comparison = asyncio.run(_what_if(where, text))
+def _compare(named: NamedLog, file: Path, text: str, *, as_json: bool) -> int:
+    comparison = asyncio.run(_what_if(named, text))
     if as_json:
-        click.echo(json.dumps(comparison_document(where, file, comparison), indent=2))
+        click.echo(json.dumps(comparison_document(named.where, file, comparison), indent=2))
     else:
         click.echo("\n".join(comparison_lines(file, comparison)))
     return 0
 
 
-async def _what_if(where: str, text: str) -> Comparison:
-    log = await open_log(where, read_only=True)
+async def _what_if(named: NamedLog, text: str) -> Comparison:
+    log = await named.open()
     try:
         return await compare_policies(log, text, standard_seams)
     finally:

@@ -8,14 +8,15 @@ import json
 
 import click
 
+from flyball_cli.services_file import NamedLog, takes_log
 from flyball_core.errors import Rejected
-from flyball_log.kafka import KafkaSettings, check_topics, create_topics, settings_for
-from flyball_log.opening import is_kafka
+from flyball_log.kafka import KafkaSettings, check_topics, create_topics
 
 SCHEMA = "flyball.topics/1"
 FOUND_FAULTS = 1
 DEV_REPLICATION = 1
 REPLICATION = 3
+_LOG = "[kafka://HOST:PORT/PREFIX]"
 
 
 @click.group()
@@ -24,14 +25,14 @@ def topics() -> None:
 
 
 @topics.command()
-@click.argument("where", metavar="kafka://HOST:PORT/PREFIX")
 @click.option("--partitions", type=int, default=8, show_default=True, help="Of every topic; frozen at creation.")
 @click.option("--replication", type=int, help=f"Replicas; default {REPLICATION}, with --dev {DEV_REPLICATION}.")
 @click.option("--dev", is_flag=True, help="Allow fewer than 3 replicas and 2 in sync, for trying things out.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
-def create(*, where: str, partitions: int, replication: int | None, dev: bool, as_json: bool) -> int:
+@takes_log(_LOG)
+def create(*, log: NamedLog, partitions: int, replication: int | None, dev: bool, as_json: bool) -> int:
     """Make those topics of a log that are missing, and its id."""
-    settings = _settings(where)
+    settings = _settings(log)
     replicas = replication if replication is not None else DEV_REPLICATION if dev else REPLICATION
     made = asyncio.run(create_topics(settings, partitions=partitions, replication=replicas, dev=dev))
     if as_json:
@@ -44,12 +45,12 @@ def create(*, where: str, partitions: int, replication: int | None, dev: bool, a
 
 
 @topics.command()
-@click.argument("where", metavar="kafka://HOST:PORT/PREFIX")
 @click.option("--dev", is_flag=True, help="Do not ask for 3 replicas and 2 in sync.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
-def check(*, where: str, dev: bool, as_json: bool) -> int:
+@takes_log(_LOG)
+def check(*, log: NamedLog, dev: bool, as_json: bool) -> int:
     """Say what keeps this cluster from holding the log safely; exit code 1 if anything does."""
-    settings = _settings(where)
+    settings = _settings(log)
     findings = asyncio.run(check_topics(settings, dev=dev))
     if as_json:
         listed = [{"topic": one.topic, "problem": one.problem, "remedy": one.remedy} for one in findings]
@@ -63,7 +64,7 @@ def check(*, where: str, dev: bool, as_json: bool) -> int:
     return FOUND_FAULTS if findings else 0
 
 
-def _settings(where: str) -> KafkaSettings:
-    if not is_kafka(where):
-        raise Rejected(f"{where}: topics are Kafka's; say kafka://HOST:PORT/PREFIX (an embedded log makes its own)")
-    return settings_for(where)
+def _settings(log: NamedLog) -> KafkaSettings:
+    if log.kafka is None:
+        raise Rejected(f"{log.where}: topics are Kafka's; say kafka://HOST:PORT/PREFIX (an embedded log makes its own)")
+    return log.kafka

@@ -16,7 +16,6 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from append_stub import AppendStub, append_door
-from fake_nvml import ERROR_CODES, FakeGpu, FakeNvml, installed
 from flyball_agents.node.life import one_life
 from flyball_agents.node.service import AgentAddresses, run_agent_service
 from flyball_core.errors import Fatal, Rejected
@@ -26,7 +25,8 @@ from flyball_log import Topic, open_log
 from flyball_log.kafka import create_topics, settings_for
 from flyball_proto.codec import decode_input
 from flyball_service.config import AgentConfig, Config, GpuSource, ScrapedEngine
-from metrics_pages import MODEL, VllmPage
+from harness.fake_nvml import ERROR_CODES, FakeGpu, FakeNvml, installed
+from harness.metrics_pages import MODEL, VllmPage
 
 PERIOD_S = 0.1
 PATIENCE_S = 8.0
@@ -228,6 +228,9 @@ async def test_its_numbers_say_where_everything_went(tmp_path: Path, library: Fa
     families = [family for family in text_string_to_metric_families(text) if family.name.startswith("flyball_")]
     assert all(re.fullmatch(r"flyball_agent_[a-z_]+", family.name) for family in families)
     assert all(family.documentation.endswith(".") for family in families)
+    page_of_names = (Path(__file__).resolve().parents[2] / "docs" / "agent.md").read_text()
+    named = {family.name.removesuffix("_created") for family in families}
+    assert [] == sorted(name for name in named if f"`{name}" not in page_of_names)
 
 
 async def test_it_ends_at_once_whatever_hangs(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 import pynvml
 import pytest
 
-from fake_nvml import CALLS, ERROR_CODES, FakeGpu, FakeNvml, installed
 from flyball_agents.node.newest import NothingNew
 from flyball_agents.node.nvml import LEFT_OUT_S, MOST_PAUSE_S, NvmlSampler
 from flyball_agents.node.nvml_door import DOWN, GPU_IS_LOST, LASTING
 from flyball_agents.node.nvml_gpu import READS
 from flyball_agents.sampling import Reading, Sampler
 from flyball_core.frames import GPU_NUMBERS, BandwidthSource, GpuSample
+from harness.fake_nvml import CALLS, ERROR_CODES, FakeGpu, FakeNvml, installed
 from sampler_contract import SamplerContract
 
 Install = Callable[[FakeNvml | None], None]

@@ -1,6 +1,7 @@
 """The demo at real time, played as a user plays it: processes, sockets, and what clients measured."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -75,7 +76,7 @@ def test_the_document_has_the_documented_shape(shown: dict[str, Any]) -> None:
 def test_clients_are_served_in_both_phases(shown: dict[str, Any]) -> None:
     """Requests of both lanes finish in both halves, none fails, and latencies are those of the engines' physics."""
     assert [CHAT_PHASE, LONG_PHASE] == [phase["name"] for phase in shown["phases"]]
-    assert {} == shown["failures"]
+    assert [] == shown["failures"]
     for phase in shown["phases"]:
         for lane in (REALTIME, BULK):
             found = phase["lanes"][lane]
@@ -120,17 +121,24 @@ def test_nothing_runs_on(shown: dict[str, Any], kept: Path) -> None:
 
 
 def test_an_interrupted_show_ends_everything(tmp_path: Path) -> None:
-    """Ctrl-C and SIGTERM end it with exit code 130 while services come up or run, and leave no process."""
+    """Ctrl-C at a terminal, where it reaches all processes, and SIGTERM to the command end it and leave none."""
     for number, asked in enumerate((signal.SIGINT, signal.SIGTERM)):
         folder = tmp_path / f"cut-{number}"
         with subprocess.Popen(
-            [FLYBALL, "demo", "--live", "--keep", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [FLYBALL, "demo", "--live", "--keep", folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         ) as show:
             while not (folder / "engines.log").exists():
                 assert show.poll() is None
                 time.sleep(0.05)
-            time.sleep(number * 4.0)
-            show.send_signal(asked)
+            time.sleep(4.0 - 4.0 * number)
+            if asked is signal.SIGINT:
+                os.killpg(show.pid, asked)
+            else:
+                show.send_signal(asked)
             said, _ = show.communicate(timeout=40)
 
         assert 130 == show.returncode, said
@@ -187,7 +195,7 @@ def test_the_load_is_the_same_for_a_seed_and_changes_half_way() -> None:
     assert [one.due_s for one in planned] == sorted(one.due_s for one in planned)
     assert 200 < sum(one.phase == CHAT_PHASE and one.lane == REALTIME for one in planned) < 280
     long = [one for one in planned if one.prompt_tokens >= 7000]
-    assert 40 < len(long) < 80
+    assert 30 < len(long) < 70
     assert min(one.due_s for one in long) > 30.0
 
 

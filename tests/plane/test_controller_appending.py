@@ -16,6 +16,8 @@ from flyball_proto.v1 import services_pb2 as pb, services_pb2_grpc as rpc
 from flyball_service.tls import Identity
 from plane_clients import Running, append, eventually, frame, status, stub
 
+PAUSE = Order(pool=PoolId("chat"), author="eve", paused=True)
+
 
 def entry(seq: int = 1, *, key: str = "chat", pool: str = "chat") -> pb.AppendEntry:
     """A frame of a pool under a key."""
@@ -47,7 +49,7 @@ async def test_offsets_come_back_in_the_order_of_the_entries(controller: Running
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (pb.AppendEntry(pool="chat", record=encode_input(Order(pool=PoolId("chat"), author="eve", paused=True))), "Order"),
+        (pb.AppendEntry(pool="chat", record=encode_input(PAUSE)), "Order"),
         (pb.AppendEntry(pool="chat", record=b"\xff\xff"), "not an InputRecord"),
         (pb.AppendEntry(pool="chat", record=b""), "unknown kind of input"),
         (entry(key="bulk"), "a frame of pool 'chat' under the key 'bulk'"),
@@ -92,7 +94,7 @@ async def test_a_record_that_the_log_does_not_take_is_refused(controller: Runnin
 
 
 async def test_too_much_at_once_is_told_to_come_again(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many appends at once those beyond the bound are told to come again; the others are taken, and nothing hangs."""
+    """Of many appends at once those beyond the bound are told to come again; the others are taken, none hangs."""
     batch = [pb.AppendEntry(pool="chat", record=encode_input(frame(seq))) for seq in range(100)]
     size = sum(len(one.record) for one in batch)
     monkeypatch.setattr(append_door, "MAX_UNDER_WAY_BYTES", 3 * size)

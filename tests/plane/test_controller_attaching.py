@@ -16,7 +16,7 @@ from flyball_core.ids import LogId
 from flyball_core.inputs import Ack, AckStatus
 from flyball_core.knobs import BATCH_CAP, KnobClass, KnobKind, KnobSpec
 from flyball_proto.codec import receiver_message
-from flyball_proto.v1 import inputs_pb2, services_pb2 as pb, services_pb2_grpc as rpc
+from flyball_proto.v1 import services_pb2 as pb, services_pb2_grpc as rpc
 from flyball_service.channels import channel
 from plane_clients import (
     Receiver,
@@ -52,8 +52,7 @@ async def refused(address: str, *words: pb.ReceiverMessage, half_close: bool = F
         if half_close:
             await call.done_writing()
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            while isinstance(await call.read(), pb.PusherMessage):
-                pass
+            await call.read()
         return error.value
     finally:
         await own.close(None)
@@ -100,7 +99,8 @@ class TestTheFirstWord:
 
     async def test_what_is_too_large_is_refused(self, controller: Running) -> None:
         """An attach of 600 KB is refused with the limit, and nothing of it reaches the log."""
-        big = pb.ReceiverMessage(attach=inputs_pb2.Attach(pool="p" * 600_000, attached=True, kind=1, target="e1"))
+        big = receiver_message(engine().attach())
+        big.attach.pool = "p" * 600_000
         code, words = said_of(await refused(controller.addresses.grpc, big))
 
         assert grpc.StatusCode.INVALID_ARGUMENT is code

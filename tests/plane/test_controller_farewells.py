@@ -12,18 +12,23 @@ from flyball_log.interface import Topic
 from flyball_proto.codec import decode_input
 from harness.logged_pool import Wire, logged_pool
 from harness.odd_logs import QUICK, records_of
-from harness.scripted_pool import scripted_pool
+from harness.scripted_pool import ScriptedPool, scripted_pool
+
+
+def attach_of(pool: ScriptedPool, name: str) -> Attach:
+    """What an engine or gateway of the pool says of itself."""
+    return pool.engines[name].attach() if name in pool.engines else pool.gateways[name].attach()
 
 
 @pytest.mark.parametrize("name", ["e0-0", "gw0"])
 def test_a_late_farewell_ends_no_later_attach(name: str) -> None:
-    """The farewell to an attach that was followed by another of the same incarnation changes nothing, and is counted."""
+    """The farewell to an attach that another of the same incarnation followed changes nothing, and is counted."""
     pool = scripted_pool()
     pool.run(2)
     known = pool.state.pools["chat"]
     target = known.engines[name] if name in known.engines else known.gateways[name]
     first = target.attach_offset
-    attach = {**pool.engines, **pool.gateways}[name].attach()
+    attach = attach_of(pool, name)
     pool.put(attach)
     farewell = replace(attach, attached=False, ends=first)
     pool.put(farewell)
@@ -41,7 +46,7 @@ def test_a_farewell_that_names_no_attach_ends_the_one_in_force(name: str) -> Non
     pool = scripted_pool()
     known = pool.state.pools["chat"]
     target = known.engines[name] if name in known.engines else known.gateways[name]
-    pool.put(replace({**pool.engines, **pool.gateways}[name].attach(), attached=False))
+    pool.put(replace(attach_of(pool, name), attached=False))
 
     assert not target.attached
 

@@ -66,7 +66,7 @@ def override(**changed: Any) -> inputs_pb2.OverrideSet:
 class TestLooking:
     """Status and policies."""
 
-    async def test_the_status_says_what_is_owned_here(self, controller: Running, reader: Any) -> None:
+    async def test_the_status_says_what_is_owned_here(self, reader: Any) -> None:
         """Its name, its log, its partitions with their epochs, and its pools."""
         answer = await reader.Status(pb.StatusRequest())
 

@@ -156,7 +156,7 @@ async def run_gateway_service(
     target = Target(
         pool=PoolId(section.pool),
         kind=TargetKind.GATEWAY,
-        name=section.name or socket.gethostname(),
+        name=own_name(section.name),
         incarnation=Incarnation(uuid.uuid4().hex),
     )
     tls = None if config.tls is None else Tls(config.tls, role="gateway", name=target.name)

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from flyball_cli.operating.times import read_span
+from flyball_cli.services_file import config_option, read_file
 from flyball_core.addresses import is_loopback, split_address
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, TlsConfig
@@ -86,15 +87,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="FOLDER",
         help="Folder with tls.crt, tls.key and ca.crt of an operator (or a viewer, who only looks).",
     ),
-    click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        envvar="FLYBALL_CONFIG",
-        show_envvar=True,
-        metavar="FILE",
-        help="The services' configuration: take controllers and certificates from it.",
-    ),
+    config_option("controllers and certificates"),
     click.option(
         "--timeout", default=DEFAULT_TIMEOUT, show_default=True, metavar="SPAN", help="Longest wait for one answer."
     ),
@@ -104,7 +97,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 def _connection(
     controllers: Sequence[str], tls_folder: Path | None, config_file: Path | None, timeout_s: float
 ) -> Connection:
-    config = None if config_file is None else _read(config_file)
+    config = None if config_file is None else read_file(config_file)
     if config is not None and _overruled("controllers"):
         controllers = ()
     if config is not None and _overruled("tls_folder"):
@@ -123,7 +116,7 @@ def _connection(
 def own_certificate(folder: Path) -> Path:
     """Whose certificate to show: in a folder of many, the operator's of this login; else the only operator's.
 
-    `Rejected` if it could be any of several, or if there is none.
+    `Rejected` if it could be any of several, or if there is none; it names those that are there.
     """
     mine = folder / f"{_OPERATOR}-{login() or ''}"
     if (mine / CERT_FILE).exists():
@@ -136,7 +129,11 @@ def own_certificate(folder: Path) -> Path:
             return found[0]
         if found:
             raise Rejected(f"say as whom with --tls: {' or '.join(map(str, found))}")
-    raise Rejected(f"{folder} holds no {CERT_FILE}, nor an operator's below it: give a folder that does with --tls")
+    others = sorted(one.parent.name for one in folder.glob(f"*/{CERT_FILE}"))
+    there = f", only {', '.join(others)}" if others else ""
+    raise Rejected(
+        f"{folder} holds no {CERT_FILE}, nor an operator's below it{there}: give a folder that does with --tls"
+    )
 
 
 def login() -> str | None:
@@ -154,12 +151,6 @@ def _overruled(option: str) -> bool:
         context.get_parameter_source("config_file") is ParameterSource.COMMANDLINE
         and context.get_parameter_source(option) is ParameterSource.ENVIRONMENT
     )
-
-
-def _read(file: Path) -> Config:
-    from flyball_service.reading import read_config
-
-    return read_config(file)
 
 
 def addresses_in(config: Config) -> tuple[str, ...]:

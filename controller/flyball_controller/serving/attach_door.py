@@ -74,10 +74,9 @@ class AttachDoor:
 
     async def close(self) -> None:
         """End all streams with a reason and put on record that their receivers left, for two seconds at most."""
-        said = f"controller {self._doorway.name} is stopping"
         streams = list(self.streams)
         for stream in streams:
-            stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, STOPPING, said))
+            stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, STOPPING, self._doorway.farewell))
         with suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELLS_S):
                 for stream in streams:

@@ -4,8 +4,10 @@ Doors listen from the start, so that a wrong address shows at once and whoever c
 the controller waits for. They do nothing before the log is open, and nothing once it stops.
 """
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -20,6 +22,8 @@ from flyball_service.tls import Identity, Tls
 
 FORBIDDEN = "role"
 UNKNOWN_POOL = "unknown_pool"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,12 @@ class Doorway:
         self.health = health
         self._tls = tls
         self._plane: Plane | None = None
-        self.stopping = False
+        self._stopping = asyncio.Event()
+
+    @property
+    def farewell(self) -> str:
+        """What callers hear of a controller that stops."""
+        return f"controller {self.name} is stopping"
 
     def open(self, plane: Plane) -> None:
         """The log is there: let callers in."""
@@ -69,16 +78,30 @@ class Doorway:
 
     def close(self) -> None:
         """Let nobody in any more."""
-        self.stopping = True
+        self._stopping.set()
 
     def plane(self) -> Plane:
         """What there is to work on; `Retryable` before the log is open, and once the controller stops."""
-        if self.stopping:
-            raise Retryable(f"controller {self.name} is stopping")
+        if self._stopping.is_set():
+            raise Retryable(self.farewell)
         if self._plane is None:
             why = "; ".join(f"{what}: {why}" for what, why in self.health.waiting.items())
             raise Retryable(f"controller {self.name} waits for {why or 'its log'}")
         return self._plane
+
+    async def unless_stopping(self, call: Awaitable[T]) -> T:
+        """What `call` gives; `Retryable` as soon as the controller stops, however long that would take."""
+        doing, stopping = asyncio.ensure_future(call), asyncio.ensure_future(self._stopping.wait())
+        awaited: list[asyncio.Future[Any]] = [doing, stopping]
+        try:
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            raise Retryable(self.farewell)
+        finally:
+            for one in awaited:
+                one.cancel()
+            await asyncio.gather(*awaited, return_exceptions=True)
 
     def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: str) -> Identity | None:
         """Who calls, by certificate; None on plaintext. Raises `Refusal` if its role is none of `roles`."""

@@ -14,15 +14,15 @@ from flyball_controller.owner import Owned
 from flyball_controller.serving.doorway import Doorway, Plane
 from flyball_controller.serving.refusals import Refusal, refusing
 from flyball_controller.serving.status import partition_status, pool_status
-from flyball_core.errors import OffsetGone, Retryable
+from flyball_core.errors import OffsetGone
 from flyball_log.interface import Log, Record, Topic
 from flyball_proto.v1 import outputs_pb2, services_pb2 as pb
 
 PAGE_BYTES = 1024 * 1024
 """A page takes no further record once it holds so much."""
 READ_AT_ONCE = 500
-LOOK_S = 1.0
-"""How often a call that follows looks whether the controller stops."""
+WAIT_S = 10.0
+"""Longest wait of a call that follows before it asks the log anew."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -94,15 +94,14 @@ class ReadDoor:
             raise OffsetGone(at, bounds.begin)
         wait_s = 0.0
         while True:
-            records = await log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
+            reading = log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
+            records = await self._doorway.unless_stopping(reading)
             page, at = _page(records, request.pool.encode(), at)
             if page.entries or not wait_s:
                 yield page
             if not request.follow and (at >= bounds.end or not records):
                 return
-            if self._doorway.stopping:
-                raise Retryable(f"controller {self._doorway.name} is stopping; go on at {at}")
-            wait_s = LOOK_S if request.follow else 0.0
+            wait_s = WAIT_S if request.follow else 0.0
 
 
 def _held(plane: Plane) -> list[Owned]:

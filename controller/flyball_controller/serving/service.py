@@ -6,11 +6,10 @@ A controller that is killed instead leaves nothing behind that its successor cou
 """
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import grpc
@@ -43,6 +42,7 @@ from flyball_service.config import Config, ControllerConfig
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
 from flyball_service.kafka import LOG, open_log_patiently
+from flyball_service.running import own_name
 from flyball_service.tls import Tls
 
 log = structlog.get_logger()
@@ -69,7 +69,7 @@ class Parts:
     """The parts of the machine."""
     slow: SlowRunner | None = None
     """Runs the policies that `seams` names as slow."""
-    times: AttachTimes = AttachTimes()
+    times: AttachTimes = field(default_factory=AttachTimes)
     """How long receivers may take."""
 
 
@@ -98,7 +98,7 @@ class _Controller:
         self._config = config
         self._own = own
         self._parts = parts
-        self._name = own.name or socket.gethostname()
+        self._name = own_name(own.name)
         self._policies = read_policies(own)
         self._health = Health()
         self._health.waits_for(LOG, f"{config.log} is being opened")

@@ -70,11 +70,29 @@ class WriteDoor:
             plane.must_know(said.pool)
             left_s = context.time_remaining()
             wait_s = max(0.0, min(LONGEST_S, (LONGEST_S if left_s is None else left_s) - MARGIN_S))
-            answer = await give(plane.log, said, wait_s)
+            answer = await self._give(plane.log, said, wait_s)
             outcome = pb.WriteOutcome.Name(answer.outcome).removeprefix("WRITE_OUTCOME_").lower()
             self._measures.ordered(outcome)
             log.info("order_given", pool=said.pool, author=said.author, outcome=outcome, summary=answer.summary)
             return answer
+
+    async def _give(self, where: Log, said: Said, wait_s: float) -> pb.WriteResponse:
+        """Put an order on record and wait for its pool's owner to answer it."""
+        partition = where.partition_of(said.pool)
+        start = (await where.bounds(Topic.DECISIONS, partition)).end
+        [offset] = await where.append(Topic.INPUTS, partition, [Entry(said.pool.encode(), encode_input(said))])
+        answer = None
+        why = f"on record; its owner has not answered within {wait_s:.1f} s"
+        answering = _answered(where, partition, start, f"{said.pool}@{offset}", wait_s)
+        try:
+            answer = await self._doorway.unless_stopping(answering)
+        except FlyballError as error:  # on record all the same
+            why = f"on record; whether it was taken cannot be read: {error}"
+        outcome = pb.WRITE_OUTCOME_ON_RECORD
+        if answer is not None:
+            outcome = pb.WRITE_OUTCOME_REFUSED if answer.refused else pb.WRITE_OUTCOME_TAKEN
+            why = answer.summary
+        return pb.WriteResponse(offset=offset, outcome=outcome, summary=why, author=said.author)
 
 
 def _read(record: inputs_pb2.InputRecord) -> Said:
@@ -83,24 +101,6 @@ def _read(record: inputs_pb2.InputRecord) -> Said:
     if isinstance(body, (OverrideSet, OverrideClear, PolicyText, Order, Rebase)):
         return body
     raise Rejected(body.reason if isinstance(body, Malformed) else "this is no order")
-
-
-async def give(where: Log, said: Said, wait_s: float) -> pb.WriteResponse:
-    """Put an order on record and wait for its pool's owner to answer it."""
-    partition = where.partition_of(said.pool)
-    start = (await where.bounds(Topic.DECISIONS, partition)).end
-    [offset] = await where.append(Topic.INPUTS, partition, [Entry(said.pool.encode(), encode_input(said))])
-    answer = None
-    why = f"on record; its owner has not answered within {wait_s:.1f} s"
-    try:
-        answer = await _answered(where, partition, start, f"{said.pool}@{offset}", wait_s)
-    except FlyballError as error:  # on record all the same
-        why = f"on record; whether it was taken cannot be read: {error}"
-    outcome = pb.WRITE_OUTCOME_ON_RECORD
-    if answer is not None:
-        outcome = pb.WRITE_OUTCOME_REFUSED if answer.refused else pb.WRITE_OUTCOME_TAKEN
-        why = answer.summary
-    return pb.WriteResponse(offset=offset, outcome=outcome, summary=why, author=said.author)
 
 
 async def _answered(where: Log, partition: int, start: int, decision: str, wait_s: float) -> DecisionRecord | None:
