@@ -76,42 +76,39 @@ def _document(found: "AgentFound") -> dict[str, Any]:
             "trouble": gpus.trouble,
             "remedy": gpus.remedy,
             "absent": [{"gpu": index, "why": why} for index, why in gpus.absent],
-            "read": [
-                {
-                    "gpu": gpu.gpu,
-                    "uuid": gpu.uuid,
-                    "model": gpu.model,
-                    "mig": gpu.mig,
-                    "values": [
-                        {
-                            "value": one.value,
-                            "source": one.source,
-                            "number": one.number,
-                            "missing": one.missing,
-                            "remedy": one.remedy,
-                        }
-                        for one in gpu.values
-                    ],
-                }
-                for gpu in gpus.gpus
-            ],
+            "read": [_gpu_document(gpu) for gpu in gpus.gpus],
         },
-        "pages": [
-            {
-                "kind": page.kind,
-                "id": page.id,
-                "url": page.url,
-                "trouble": page.trouble,
-                "seconds": round(page.seconds, 6),
-                "bytes": page.bytes,
-                "parts": page.parts,
-                "incarnation": page.incarnation,
-                "found": list(page.found),
-                "missing": [{"value": value, "why": why} for value, why in page.missing],
-                "renamed": [{"value": value, "name": name} for value, name in page.renamed],
-            }
-            for page in found.pages
-        ],
+        "pages": [_page_document(page) for page in found.pages],
+    }
+
+
+def _gpu_document(gpu: "GpuFound") -> dict[str, Any]:
+    values = [
+        {
+            "value": one.value,
+            "source": one.source,
+            "number": one.number,
+            "missing": one.missing,
+            "remedy": one.remedy,
+        }
+        for one in gpu.values
+    ]
+    return {"gpu": gpu.gpu, "uuid": gpu.uuid, "model": gpu.model, "mig": gpu.mig, "values": values}
+
+
+def _page_document(page: "PageFound") -> dict[str, Any]:
+    return {
+        "kind": page.kind,
+        "id": page.id,
+        "url": page.url,
+        "trouble": page.trouble,
+        "seconds": round(page.seconds, 6),
+        "bytes": page.bytes,
+        "parts": page.parts,
+        "incarnation": page.incarnation,
+        "found": list(page.found),
+        "missing": [{"value": value, "why": why} for value, why in page.missing],
+        "renamed": [{"value": value, "name": name} for value, name in page.renamed],
     }
 
 

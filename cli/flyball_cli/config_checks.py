@@ -13,7 +13,7 @@ from flyball_core.errors import FlyballError, InvalidDocument, Rejected
 from flyball_log.embedded.folder import read_meta
 from flyball_log.opening import is_kafka
 from flyball_policies.reading import read_document
-from flyball_service.config import Config, KafkaConfig
+from flyball_service.config import Config, KafkaConfig, TlsConfig
 from flyball_service.reading import read_config
 from flyball_service.running import own_name
 from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, certificate_folder
@@ -51,7 +51,7 @@ def check_config(config: Config, now: datetime) -> Iterator[Fault]:
         yield Fault(key="controller", problem="no service is configured", remedy="see `flyball config example`")
     if config.tls is not None:
         for one in services:
-            yield from check_certificates(certificate_folder(config.tls, one.role, one.name), one, now)
+            yield from _check_certificates(config.tls, one, now)
     if config.agent is not None and not config.agent.controllers and not is_kafka(config.log):
         yield Fault(key="agent.controllers", problem="no controller is named, and `log` is no Kafka: frames go nowhere")
     yield from _check_log(config)
@@ -61,6 +61,22 @@ def check_config(config: Config, now: datetime) -> Iterator[Fault]:
         for pool, file in config.controller.policies.items():
             yield from _check_policy(pool, file)
     yield from _check_place("state", config.state)
+
+
+def _check_certificates(tls: TlsConfig, one: Expected, now: datetime) -> Iterator[Fault]:
+    """The service's own certificate; where the folder holds others' alone, which one was looked for."""
+    folder = certificate_folder(tls, one.role, one.name)
+    there = sorted(found.parent.name for found in tls.folder.glob(f"*/{CERT_FILE}"))
+    if not there or (folder / CERT_FILE).exists():
+        yield from check_certificates(folder, one, now)
+        return
+    of_role = [name for name in there if name.startswith(f"{one.role}-")]
+    rule = f": what follows `{one.role}-` is the service's name, which is the host's where the file gives none"
+    yield Fault(
+        key="tls.folder",
+        problem=f"{tls.folder} holds neither {one.role}-{one.name} nor a {CERT_FILE} of its own",
+        remedy=f"there is {', '.join(of_role)}{rule}" if of_role else f"there is only {', '.join(there)}",
+    )
 
 
 def _check_log(config: Config) -> Iterator[Fault]:

@@ -61,7 +61,7 @@ def explain(
     """Say in words and numbers why an engine or gateway is set as it is, or what a decision (chat@1234) was made of.
 
     Of a pool, and without a name, its latest decision. Asks the controllers of a running fleet, or with --log reads a
-    log, for which --config says how to connect to Kafka.
+    log: then --config says how to connect to Kafka.
     """
     if where is None:
         running = taken_from({**connection, "config_file": config_file})

@@ -86,7 +86,7 @@ def _try_out(engines: int, port: int, pool: str, controllers: str, state: Path) 
         logs=LogsConfig(format=LogFormat.TEXT),
         twin=TwinConfig(
             pool=pool,
-            controllers=tuple(controllers.split(",")),
+            controllers=tuple(address for address in controllers.split(",") if address),
             engines=tuple(
                 TwinEngineConfig(engine=f"engine-{index}", listen=f"127.0.0.1:{place}")
                 for index, place in enumerate(places)

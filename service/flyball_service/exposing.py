@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from flyball_core.addresses import split_address
 from flyball_core.errors import Fatal
@@ -24,6 +31,9 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 def new_registry() -> CollectorRegistry:
     """A registry that already tells of this process: memory, CPU, open files, garbage collection, Python's version."""
+    # The client's setting is the process's. With it every counter and histogram would bring a second series for each
+    # of its label sets, which tells only when this process first counted.
+    disable_created_metrics()
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -94,5 +94,6 @@ def _with_hint(error: Exception, config: Config) -> str:
     if not isinstance(error, NotALog):
         return str(error)
     if is_kafka(config.log):
-        return f"{error} (make its topics with `flyball topics create {config.log}`)"
+        connecting = "" if config.kafka is None else f" --config {config.file}"
+        return f"{error} (make its topics with `flyball topics create {config.log}{connecting}`)"
     return f"{error} (a controller makes it at its first start)"

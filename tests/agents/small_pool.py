@@ -76,6 +76,8 @@ class SmallEngine:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         out = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Engine": self.name})
+        if request.transport is None or request.transport.is_closing():
+            raise asyncio.CancelledError  # as it would be a moment later
         await out.prepare(request)
         await out.write(f"data: {self.name}\n\n".encode())
         await self.gate.wait()

@@ -19,7 +19,7 @@ from flyball_core.errors import Rejected, Retryable
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.inputs import Ack, AckStatus
 from flyball_core.outputs import Directive, Heartbeat
-from flyball_proto.codec import Said, pusher_message, read_receiver_message
+from flyball_proto.codec import Pushed, Said, pusher_message, read_receiver_message
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_proto.v1.services_pb2_grpc import AttachServiceServicer, add_AttachServiceServicer_to_server
 from flyball_service.channels import channel, grpc_server
@@ -38,9 +38,10 @@ BEAT = Heartbeat(pool=POOL, version=version(6), time_s=0.0, wall_s=0.0, hold_s=0
 
 
 class Controller(AttachServiceServicer):
-    """Sends one directive and a heartbeat, then waits; `refusal` says how it refuses instead."""
+    """Sends its `pushes`, then waits; `refusal` says how it refuses instead."""
 
     def __init__(self) -> None:
+        self.pushes: list[Pushed] = [DIRECTIVE, BEAT]
         self.said: list[Said] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.streams = 0
@@ -66,8 +67,8 @@ class Controller(AttachServiceServicer):
         if self.refusal is not None:
             await aborted(context, *self.refusal)
         taking = asyncio.create_task(self._take(request_iterator))
-        yield pusher_message(DIRECTIVE)
-        yield pusher_message(BEAT)
+        for pushed in self.pushes:
+            yield pusher_message(pushed)
         await taking
 
     async def _take(self, messages: AsyncIterator[pb.ReceiverMessage]) -> None:

@@ -154,7 +154,8 @@ async def test_an_engine_that_dies_before_its_answer_costs_one_retry() -> None:
         pool.engines[0].dies_before = True
         for _ in range(3):
             assert 200 == (await pool.answered())[0]
-        assert 1 == pool.proxy.counts.retried
+        retried = pool.proxy.counts.retried
+        assert 1 <= retried == len(pool.engines[0].asked)
         for engine in pool.engines:
             engine.dies_before = True
         await until(lambda: pool.gateway.up == 3)

@@ -18,6 +18,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record_log(tmp_path_factory.mktemp("recorded") / "log")
 
 
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own environment counts."""
+    for name in ("FLYBALL_CONTROLLERS", "FLYBALL_TLS", "FLYBALL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def flyball() -> Callable[..., Answer]:
     """`flyball ARGUMENTS` in this process."""

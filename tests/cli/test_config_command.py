@@ -1,5 +1,6 @@
 """`flyball config`: checks, explanations and examples."""
 
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,6 +160,21 @@ def test_certificates_that_do_not_fit(flyball: Flyball, write: Write, certs: Cer
         flyball, write, certs("controller", "d", trust_domain="acme")
     )
     assert "expired on" in one_fault(flyball, write, certs("controller", "c", days=-0.001))
+
+
+def test_which_certificate_was_looked_for(flyball: Flyball, write: Write, certs: Certs) -> None:
+    """A folder of many without the service's own, which goes by the host's name: which it was, and which are there."""
+    certs("agent", "a")
+    file = write("tls: {folder: certs}\ncontroller: {}\n")
+
+    (none,) = faults(flyball, file)
+    certs("controller", "c-1")
+    (other,) = faults(flyball, file)
+
+    assert f"certs holds neither controller-{socket.gethostname()} nor a tls.crt" in none["problem"]
+    assert "there is only agent-a" == none["remedy"]
+    assert other["problem"] == none["problem"]
+    assert "there is controller-c-1: " in other["remedy"]
 
 
 def test_files_that_do_not_belong_together(flyball: Flyball, write: Write, certs: Certs, tmp_path: Path) -> None:

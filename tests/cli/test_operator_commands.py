@@ -15,6 +15,8 @@ import pytest
 
 from cli_calls import Answer, call, installed
 from flyball_cli.operating import orders
+from flyball_cli.operating.connection import own_certificate
+from flyball_core.errors import Rejected
 from flyball_core.inputs import Mode
 from flyball_core.knobs import BATCH_CAP, Value
 from flyball_proto.v1.inputs_pb2 import OverrideSet
@@ -47,13 +49,6 @@ def serve() -> Iterator[Serve]:
 def script() -> Script:
     """A controller of a well fleet."""
     return Script(status(pool()))
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own environment counts."""
-    for name in ("FLYBALL_CONTROLLERS", "FLYBALL_TLS", "FLYBALL_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_status_of_a_well_fleet(flyball: Flyball, serve: Serve, script: Script) -> None:
@@ -441,6 +436,52 @@ def test_certificates_speak_for_themselves(flyball: Flyball, script: Script, cer
     assert 2 == plain.code
     assert f"no controller answered at {at}" in plain.err
     assert "--tls" in plain.err
+
+
+def test_of_a_folder_of_many_ones_own_is_shown(
+    flyball: Flyball, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--tls` and by the services' file alike: the operator's of this login, else the only one there is."""
+    wanted = ("c-0=controller", "eve=viewer")
+    assert 0 == flyball("certs", "dev", tmp_path / "certs", *wanted).code
+    file = tmp_path / "flyball.yaml"
+    file.write_text("tls: {folder: certs}\nlogs: {}\n")
+    server = Tls(TlsConfig(folder=tmp_path / "certs" / "controller-c-0")).server_credentials()
+    monkeypatch.setenv("LOGNAME", "alice")
+    with scripted_controller(script, server) as at:
+        ways = (("--tls", tmp_path / "certs", "--controller", at), ("--config", file, "--controller", at))
+        for added in ((), ("bob=operator",), ("alice=operator",)):
+            flyball("certs", "dev", tmp_path / "certs", "--force", *wanted, *added)
+
+            assert [0, 0] == [flyball("status", *way).code for way in ways], added
+
+
+@pytest.mark.parametrize(
+    ("login", "there", "shown"),
+    [
+        ("alice", ("operator-alice", "operator-bob", "viewer-eve"), "operator-alice"),
+        ("carol", ("operator-bob", "viewer-eve", "agent-a"), "operator-bob"),
+        ("carol", ("viewer-eve", "agent-a"), "viewer-eve"),
+        ("carol", ("operator-alice", "operator-bob"), None),
+        ("carol", ("viewer-eve", "viewer-dan"), None),
+        ("carol", ("agent-a", "controller-c"), None),
+    ],
+)
+def test_whose_certificate_is_shown(
+    login: str, there: tuple[str, ...], shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The login's, else the only operator's, else the only viewer's; else all that are there are listed."""
+    monkeypatch.setenv("LOGNAME", login)
+    for name in there:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tls.crt").touch()
+
+    if shown is not None:
+        assert tmp_path / shown == own_certificate(tmp_path)
+        return
+    with pytest.raises(Rejected) as refused:
+        own_certificate(tmp_path)
+    assert all(name in str(refused.value) for name in there)
 
 
 def test_a_name_stands_for_all_its_controllers(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli_calls import Answer
-from test_documented_shapes import same_shape
+from documented_shapes import same_shape
 
 Flyball = Callable[..., Answer]
 PROGRAM = Path(__file__).parents[1] / "agents" / "minimal_receiver.py"

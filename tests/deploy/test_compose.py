@@ -110,6 +110,17 @@ def test_each_service_reads_the_one_file() -> None:
         assert f"./flyball.yaml:{file}:ro" in SERVICES[name]["volumes"]
 
 
+def test_topics_are_made_as_the_services_connect() -> None:
+    """What makes the topics reads the same file and the same certificates as the services, and shares nobody's network."""
+    topics = SERVICES["topics"]
+
+    assert ["topics", "create"] == topics["command"][:2]
+    assert ["--config", "/etc/flyball/flyball.yaml"] == topics["command"][-2:]
+    assert {"./flyball.yaml:/etc/flyball/flyball.yaml:ro", "tls:/etc/flyball-tls:ro"} == set(topics["volumes"])
+    assert "on-failure" == topics["restart"]
+    assert "network_mode" not in topics
+
+
 def test_addresses_are_those_of_services() -> None:
     """Every host in the configuration is a service of the compose file, at a port that it listens on there."""
     listening = {

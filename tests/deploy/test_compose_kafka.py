@@ -1,5 +1,9 @@
-"""The compose file's broker settings, tried with Apache Kafka itself: TLS for all, plain on its own loopback only."""
+"""The compose file's broker settings, tried with Apache Kafka itself: a certificate is asked of everybody.
 
+The log's commands reach it as the services do, with what the compose file's configuration says.
+"""
+
+import json
 import os
 import shutil
 import socket
@@ -12,9 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from flyball_cli.bench_fleet import ScriptedPool
+from flyball_cli.bench_homes import fill
 from flyball_core.errors import LogUnavailable
-from flyball_log.kafka import check_topics, settings_for
+from flyball_log import open_log
+from flyball_log.kafka import KafkaSettings, check_topics, settings_for
 from flyball_service.kafka import kafka_settings
 from flyball_service.reading import read_config
 from project_paths import COMPOSE, ROOT
@@ -77,12 +85,14 @@ def broker(folder: Path, settings: str, port: int) -> Iterator[None]:
         process.wait()
 
 
-async def test_the_broker_wants_a_certificate_of_everybody_else(tmp_path: Path) -> None:
-    """Topics are made over loopback, as in the compose file; services connect by certificate, and nobody without."""
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The compose file's configuration, beside a broker with the compose file's settings and certificates."""
+    folder = tmp_path_factory.mktemp("compose")
     local, tls, quorum = free_ports(3)
-    own, kafka = tmp_path / "tls", tmp_path / "kafka-tls"
+    own, kafka = folder / "tls", folder / "kafka-tls"
     kafka.mkdir()
-    run("sh", str(COMPOSE / "make-certificates"), str(own), str(kafka), cwd=tmp_path)
+    run("sh", str(COMPOSE / "make-certificates"), str(own), str(kafka), cwd=folder)
     text = (COMPOSE / "kafka" / "server.properties").read_text()
     for old, new in {
         ":9092": f":{local}",
@@ -90,18 +100,63 @@ async def test_the_broker_wants_a_certificate_of_everybody_else(tmp_path: Path) 
         "SSL://:9093": f"SSL://127.0.0.1:{tls}",
         ":9094": f":{quorum}",
         "/etc/kafka/tls": str(kafka),
-        "/var/lib/kafka/data": str(tmp_path / "data"),
+        "/var/lib/kafka/data": str(folder / "data"),
     }.items():
         assert old in text
         text = text.replace(old, new)
     config = (COMPOSE / "flyball.yaml").read_text().replace("kafka:9093", f"localhost:{tls}")
-    (tmp_path / "flyball.yaml").write_text(config.replace("/etc/flyball-tls", str(own)))
-    settings = kafka_settings(read_config(tmp_path / "flyball.yaml"))
-    assert settings is not None
-    with broker(tmp_path, text, local):
-        run("flyball", "topics", "create", f"kafka://127.0.0.1:{local}/flyball", "--dev", cwd=tmp_path)
+    (folder / "flyball.yaml").write_text(config.replace("/etc/flyball-tls", str(own)))
+    with broker(folder, text, tls):
+        yield folder / "flyball.yaml"
 
-        assert [] == await check_topics(settings, dev=True)
-        plain = replace(settings_for(f"kafka://127.0.0.1:{tls}/flyball"), connect_timeout_s=2.0)
-        with pytest.raises(LogUnavailable):
-            await check_topics(plain, dev=True)
+
+@pytest.fixture
+def settings(file: Path) -> KafkaSettings:
+    """How the services connect."""
+    found = kafka_settings(read_config(file))
+    assert found is not None
+    return found
+
+
+def test_topics_are_made_and_checked_by_certificate(file: Path) -> None:
+    """The compose file's own command makes them, from the configuration alone; it and `check` find them afterwards."""
+    topics = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]["topics"]
+    command = ["flyball", *(str(file) if word.endswith(".yaml") else word for word in topics["command"])]
+
+    made = json.loads(run(*command, "--json", cwd=file.parent))
+    again = json.loads(run(*command, "--json", cwd=file.parent))
+    checked = json.loads(run("flyball", "topics", "check", "--config", str(file), "--dev", "--json", cwd=file.parent))
+
+    assert (5, 0) == (len(made["created"]), len(again["created"]))
+    assert made["log_id"] == again["log_id"]
+    assert read_config(file).log == made["log"] == checked["log"]
+    assert checked["ok"]
+
+
+async def test_a_log_is_replayed_and_explained_by_certificate(file: Path, settings: KafkaSettings) -> None:
+    """What an owner recorded over TLS is read over TLS: named by the file, or by hand with the file's certificates."""
+    where = settings.where.replace("/flyball", "/small")
+    run("flyball", "topics", "create", where, "--config", str(file), "--dev", "--partitions", "1", cwd=file.parent)
+    file = file.with_name("small.yaml")
+    file.write_text(file.with_name("flyball.yaml").read_text().replace(settings.where, where))
+    log = await open_log(where, kafka=settings)
+    try:
+        await fill(log, ScriptedPool("chat", nodes=1, per_node=2), 20)
+    finally:
+        await log.close()
+
+    named = json.loads(run("flyball", "replay", "--config", str(file), "--json", cwd=file.parent))
+    by_hand = json.loads(run("flyball", "replay", where, "--config", str(file), "--json", cwd=file.parent))
+    told = json.loads(run("flyball", "explain", "--log", "--config", str(file), "--json", cwd=file.parent))
+
+    assert ("identical", 20, where) == (named["verdict"], named["ticks"], named["log"])
+    assert named == by_hand
+    assert (where, "chat") == (told["log"], told["pool"])
+
+
+async def test_the_broker_answers_nobody_without_a_certificate(settings: KafkaSettings) -> None:
+    """A plain connection to the listener of the services comes to nothing."""
+    plain = replace(settings_for(settings.where), connect_timeout_s=2.0)
+
+    with pytest.raises(LogUnavailable):
+        await check_topics(plain, dev=True)

@@ -173,6 +173,16 @@ def test_an_images_command_comes_up(image: str) -> None:
     assert "Usage: flyball" in done.stdout
 
 
+def test_topics_are_made_from_a_controllers_image() -> None:
+    """Whoever may enter a controller's pod can make the topics there: nothing that the image lacks is needed for it."""
+    file = ROOT / "deploy" / "kubernetes" / "kafka" / "config" / "controller.yaml"
+    arguments = ["flyball", "topics", "check", "--config", str(file)]
+    done = run_within("controller", f"sys.argv = {arguments!r}; from flyball_cli.main import main; main()")
+
+    assert 2 == done.returncode, done.stderr
+    assert "Kafka credentials cannot be read" in done.stderr
+
+
 def test_a_missing_package_is_noticed() -> None:
     """The hiding works: what the agent's image lacks cannot be imported within it."""
     assert "numpy is not in this image" in run_within("agent", "import numpy").stderr

@@ -41,8 +41,8 @@ def test_files_that_are_named_are_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_named_are_there(page: str) -> None:
-    """Each `flyball` command in a block exists, and takes the options that stand there."""
-    lines = re.findall(r"^\$ (?:\S*/)?flyball ([a-z].*)$", text(page), re.MULTILINE)
+    """Each `flyball` command in a block, here or in a pod, exists, and takes the options that stand there."""
+    lines = re.findall(r"^\$ (?:\S*/|kubectl .* -- )?flyball ([a-z].*)$", text(page), re.MULTILINE)
 
     assert lines
     for line in lines:

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from journeys.crowd import CHAT, DOCUMENTS, Crowd
-from journeys.stage import ENGINES, FLYBALL, MODEL, POOL, Stage, Unmet, until
+from journeys.stage import ENGINES, FLYBALL, MODEL, POOL, Stage, Unmet
 
 GOOD_POLICY = """\
 version: 1
@@ -78,19 +78,19 @@ class Journey:
         self.say("engines and gateway serve before there is a controller")
         for name in (*ENGINES, "gateway"):
             stage.start(name)
-        until("the gateway is ready without a controller", lambda: stage.ready("gateway")[0], LONG_S)
+        self.stage.until("the gateway is ready without a controller", lambda: stage.ready("gateway")[0], LONG_S)
         self.say("the controller waits for its topics, and says so")
         stage.start("controller")
-        until("the controller says what it waits for", lambda: "log" in stage.ready("controller")[1], LONG_S)
+        self.stage.until("the controller says what it waits for", lambda: "log" in stage.ready("controller")[1], LONG_S)
         stage.start("agent-0")
         stage.start("agent-1")
         stage.flyball("topics", "create", "--dev", "--partitions", "2", stage.log)
-        until("the controller is ready", lambda: stage.ready("controller")[0], LONG_S)
+        self.stage.until("the controller is ready", lambda: stage.ready("controller")[0], LONG_S)
 
     def look(self) -> None:
         """Status: everybody is there."""
         self.say("status")
-        until("four engines and a gateway in the status", self.everybody, LONG_S)
+        self.stage.until("four engines and a gateway in the status", self.everybody, LONG_S)
         text = self.stage.ask("status")
         expect("All is well" in text, text)
 
@@ -118,7 +118,7 @@ class Journey:
         stage = self.stage
         taken = stage.ask_json("policy", "apply", POOL, "good.yaml")
         expect((taken["outcome"], taken["author"]) == ("taken", "ada"), taken)
-        until("the mode is control", lambda: self.pool()["mode"] == "control", 10)
+        self.stage.until("the mode is control", lambda: self.pool()["mode"] == "control", 10)
         refused = stage.flyball(
             "pause",
             POOL,
@@ -139,11 +139,11 @@ class Journey:
         try:
             await self.crowd.do(CHAT)
             before = await asyncio.to_thread(
-                until, "a regime under chat", lambda: self.regime({"unknown", "idle"}), LONG_S
+                self.stage.until, "a regime under chat", lambda: self.regime({"unknown", "idle"}), LONG_S
             )
             await self.crowd.do(DOCUMENTS)
             after = await asyncio.to_thread(
-                until, "another regime under documents", lambda: self.regime({before, "idle", "unknown"}), 90
+                self.stage.until, "another regime under documents", lambda: self.regime({before, "idle", "unknown"}), 90
             )
         finally:
             watch.terminate()
@@ -174,8 +174,8 @@ class Journey:
         expect(len(made["receivers"]) == len(ENGINES), made)
         listed = stage.ask_json("override", "list", POOL)
         expect(made["override"] in json.dumps(listed), listed)
-        until("the override is gone", lambda: not self.pool()["overrides"], 30)
-        until("automatic again", lambda: self._settings(knob) != {23}, 90)
+        self.stage.until("the override is gone", lambda: not self.pool()["overrides"], 30)
+        self.stage.until("automatic again", lambda: self._settings(knob) != {23}, 90)
 
     def _settings(self, knob: str) -> set[Any]:
         return {s["held"] for engine in self.pool()["engines"] for s in engine["settings"] if s["knob"] == knob}
@@ -184,13 +184,13 @@ class Journey:
         """Paused, nothing is told any more; resumed, it goes on."""
         self.say("pause and resume")
         self.stage.ask("pause", POOL, "--reason", "lunch")
-        until("paused", lambda: self.pool()["paused"], 10)
+        self.stage.until("paused", lambda: self.pool()["paused"], 10)
         time.sleep(2)
         told = self.told()
         time.sleep(4)
         expect(self.told() == told, "a paused pool was told something")
         self.stage.ask("resume", POOL, "--reason", "back")
-        until("resumed", lambda: not self.pool()["paused"], 10)
+        self.stage.until("resumed", lambda: not self.pool()["paused"], 10)
 
     def told(self) -> dict[str, Any]:
         """The version that each engine was told last."""
@@ -206,14 +206,14 @@ class Journey:
             if name == "controller":
                 self.serve_without_it()
             stage.start(name)
-            until(f"everything is there again after the loss of {name}", self.everybody, 90)
+            self.stage.until(f"everything is there again after the loss of {name}", self.everybody, 90)
             later = self.acked()
             expect(all(later[engine] >= held[engine] for engine in held if engine in later), (held, later))
 
     def serve_without_it(self) -> None:
         """Requests are answered as if nothing had happened."""
         enough = self.crowd.tally.answered + 5
-        until("requests are served without a controller", lambda: self.crowd.tally.answered >= enough, 30)
+        self.stage.until("requests are served without a controller", lambda: self.crowd.tally.answered >= enough, 30)
 
     def acked(self) -> dict[str, tuple[int, ...]]:
         """The version that each engine acknowledged last, as numbers to compare."""
@@ -242,7 +242,7 @@ class Journey:
 
     def pool(self) -> Any:
         """The pool's status; it is there."""
-        return until("a status", self.stage.status, 30)
+        return self.stage.until("a status", self.stage.status, 30)
 
     def _watching(self) -> subprocess.Popen[str]:
         command = [FLYBALL, "watch", POOL, "--json"]

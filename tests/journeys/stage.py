@@ -38,18 +38,6 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def until(what: str, look: Callable[[], T | None], within_s: float, every_s: float = 0.3) -> T:
-    """What `look` finds, as soon as it is not None or False. Raises `Unmet` if that takes too long."""
-    end_s = time.monotonic() + within_s
-    while True:
-        found = look()
-        if found is not None and found is not False:
-            return found
-        if time.monotonic() > end_s:
-            raise Unmet(f"within {within_s:g} s there was not: {what}")
-        time.sleep(every_s)
-
-
 @dataclass(slots=True)
 class Stage:
     """A folder with a file for each service, and the processes that run."""
@@ -73,6 +61,23 @@ class Stage:
     def at(self, name: str) -> str:
         """HOST:PORT of one of the doors."""
         return f"127.0.0.1:{self.ports[name]}"
+
+    def until(self, what: str, look: Callable[[], T | None], within_s: float) -> T:
+        """What `look` finds, as soon as it is not None or False.
+
+        Raises `Unmet` if that takes too long, or if a process ends meanwhile.
+        """
+        end_s = time.monotonic() + within_s
+        while True:
+            found = look()
+            if found is not None and found is not False:
+                return found
+            for name, process in self.running.items():
+                if process.poll() is not None:
+                    raise Unmet(f"{name} ended by itself, while there should come: {what}\n{self.last_lines(name)}")
+            if time.monotonic() > end_s:
+                raise Unmet(f"within {within_s:g} s there was not: {what}")
+            time.sleep(0.3)
 
     def flyball(self, *arguments: str, expect: int = 0) -> str:
         """Run a command of the operator; its standard output. Raises `Unmet` for another exit code."""

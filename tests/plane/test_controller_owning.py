@@ -12,12 +12,13 @@ from prometheus_client import CollectorRegistry
 from flyball_controller.machine import Seams, standard_seams
 from flyball_controller.machine.seams import PolicySlot
 from flyball_controller.owner import Owned, Owner
+from flyball_controller.serving import sharing
 from flyball_controller.serving.measures import Measures, Now
 from flyball_controller.serving.sharing import Sharing
 from flyball_controller.serving.tenure import Office, Tenure
 from flyball_controller.slow import SlowDesk, SlowRunner
 from flyball_core.ids import OwnerId, PoolId
-from flyball_core.inputs import Claim, PolicyText, Proposal, SlowProposal, Tick
+from flyball_core.inputs import Attach, Claim, PolicyText, Proposal, SlowProposal, Tick
 from flyball_log.embedded import EmbeddedLog
 from flyball_log.interface import Entry, Topic
 from flyball_policies.seam import Memory, PoolView
@@ -69,9 +70,9 @@ class Desk:
 
     def start(self) -> Sharing:
         """Run what the group gives."""
-        sharing = Sharing(self.group, self.office.health, lambda number, ours: Tenure(number, self.office, ours))
-        self.task = asyncio.create_task(sharing.run())
-        return sharing
+        shared = Sharing(self.group, self.office.health, lambda number, ours: Tenure(number, self.office, ours))
+        self.task = asyncio.create_task(shared.run())
+        return shared
 
     async def stop(self) -> None:
         """End it."""
@@ -142,6 +143,36 @@ async def test_it_claims_ticks_and_measures_its_intervals(desk: Desk) -> None:
     assert desk.office.health.ready
 
 
+async def test_who_was_attached_to_a_controller_that_died_is_so_no_more(desk: Desk) -> None:
+    """The only controller of an embedded log says farewell for those that its predecessor could not."""
+    attach = ScriptedEngine(name="e1", agent="a0", gpu=0).attach()
+    [offset] = await desk.log.append(Topic.INPUTS, 0, [Entry(POOL.encode(), encode_input(attach))])
+    desk.start()
+    owned = await desk.ticks()
+    said = [body for body in await desk.said() if isinstance(body, Attach)]
+
+    assert [(True, None), (False, offset)] == [(one.attached, one.ends) for one in said]
+    assert not owned.state.pools[POOL].engines["e1"].attached
+
+
+async def test_a_partition_that_hangs_is_let_go_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the group takes a partition away that is still being taken, that is broken off."""
+    monkeypatch.setattr(sharing, "LET_GO_S", 0.1)
+    hanging = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(desk.office.owner, "take", hang)
+    shared = desk.start()
+    await hanging.wait()
+    desk.group.share = frozenset()
+    await eventually(lambda: shared.tenures, lambda tenures: not tenures)
+
+    assert desk.office.health.ready
+
+
 async def test_an_outage_of_the_log_is_waited_for_and_the_claim_is_kept(desk: Desk) -> None:
     """While the log takes nothing health says so; then the same epoch goes on, and nothing decided is lost."""
     desk.start()
@@ -180,10 +211,10 @@ async def test_a_later_claim_stops_it_and_it_claims_again_if_the_partition_stays
     first = await desk.ticks()
     other = owner_of(desk.log.inner, "intruder")
     theirs = await other.take(0, WALL_S)
-    await eventually(lambda: first.lost, bool)
+    waiting = desk.office.health.waiting
+    await eventually(lambda: waiting.get("partition 0"), lambda why: why == "intruder claimed it after us")
 
-    assert "intruder" == first.lost_to
-    assert "intruder claimed it after us" == desk.office.health.waiting.get("partition 0")
+    assert (True, "intruder") == (first.lost, first.lost_to)
     second = await eventually(lambda: desk.owned, lambda one: one is not None and one.epoch > theirs.epoch)
     await desk.ticks()
 
@@ -194,7 +225,7 @@ async def test_a_later_claim_stops_it_and_it_claims_again_if_the_partition_stays
 
 async def test_what_the_group_takes_away_is_let_go(desk: Desk) -> None:
     """A partition that the group gives to another is dropped; while the group sorts itself out it is kept."""
-    sharing = desk.start()
+    shared = desk.start()
     await desk.ticks()
     desk.group.joined, desk.group.share = False, frozenset()
     await desk.ticks(5)
@@ -202,7 +233,7 @@ async def test_what_the_group_takes_away_is_let_go(desk: Desk) -> None:
     assert not desk.office.health.ready
     desk.group.joined = True
     await eventually(lambda: desk.owned, lambda one: one is None)
-    await eventually(lambda: sharing.tenures, lambda tenures: not tenures)
+    await eventually(lambda: shared.tenures, lambda tenures: not tenures)
 
     assert desk.office.health.ready
     assert desk.group.joined

@@ -130,3 +130,14 @@ async def test_before_there_is_a_log_the_doors_say_what_is_waited_for(tmp_path: 
         assert "controller c1 waits for log: " in str(error.value.details())
         await EmbeddedLog.create(config.log, 2).close()
         await controller.ready()
+
+
+async def test_a_controller_that_waits_stops_at_once(tmp_path: Path) -> None:
+    """Told to stop while it waits for its log, it ends without an error."""
+    config = config_for(tmp_path)
+    assert config.controller is not None
+    config = replace(config, controller=replace(config.controller, create_log=False))
+    async with running(config, ready=False) as controller:
+        await eventually(lambda: controller.get("/ready"), lambda answer: "first start" in answer[1])
+
+        assert 2.0 > await controller.stop()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram, enable_created_metrics, generate_latest
 
 from flyball_core.errors import Fatal, Rejected
 from flyball_service.exposing import HttpServer, new_registry, serve_http
@@ -127,6 +127,20 @@ async def test_a_closed_door_is_closed(health: Health) -> None:
         await get(door, "/live")
     again = await serve_http(f"127.0.0.1:{door.port}", CollectorRegistry(), health)
     await again.close()
+
+
+def test_no_series_tells_when_it_was_created() -> None:
+    """Counters and histograms of a new registry have no second series that says since when they count."""
+    enable_created_metrics()  # as a process begins
+    registry = new_registry()
+    Counter("flyball_test_done", "Done.", ["what"], registry=registry).labels("this").inc()
+    Histogram("flyball_test_seconds", "Time.", registry=registry).observe(1.0)
+
+    page = generate_latest(registry).decode()
+
+    assert "flyball_test_done_total" in page
+    assert "flyball_test_seconds_bucket" in page
+    assert "_created" not in page
 
 
 async def test_a_new_registry_tells_of_the_process(health: Health) -> None:

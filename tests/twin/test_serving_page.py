@@ -57,6 +57,11 @@ def busy(clock: HandClock) -> PacedEngine:
     return paced
 
 
+def test_no_series_tells_when_it_was_created() -> None:
+    """Counters stand on the page once: there is no second series that says since when they count."""
+    assert "_created" not in EnginePage(busy(HandClock()), MODEL).render().decode()
+
+
 def test_the_page_has_vllms_families_types_and_labels() -> None:
     """What an agent reads from vLLM is here under the same names, typed and told what it is."""
     families = list(text_string_to_metric_families(EnginePage(busy(HandClock()), MODEL).render().decode()))

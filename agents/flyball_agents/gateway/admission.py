@@ -45,6 +45,8 @@ class Waiter:
 
     lane: str
     place: asyncio.Future[EngineId]
+    forwarded: bool = False
+    """Whether it has left the queue; its task may have been cancelled in the same moment."""
 
 
 @dataclass(slots=True)
@@ -95,6 +97,7 @@ class Admission:
         """Forward what can be forwarded; to be called after any change that may have made room."""
         while (routed := self.balancer.forward()) is not None:
             waiter, engine = routed
+            waiter.forwarded = True
             self.lanes[waiter.lane].queued -= 1
             self.lanes[waiter.lane].in_flight += 1
             if waiter.place.done():  # cancelled, and its task has not run since
@@ -141,8 +144,8 @@ class Admission:
         self.balancer.set_lane(lane, priority, max_wait_s)
 
     def _give_up(self, waiter: Waiter, ticket: int) -> None:
-        if waiter.place.done() and not waiter.place.cancelled():
-            self.leave(waiter.lane, waiter.place.result())  # it got its place in this very moment
-            return
-        self.lanes[waiter.lane].queued -= 1
-        self.balancer.withdraw(ticket)
+        if not waiter.forwarded:
+            self.lanes[waiter.lane].queued -= 1
+            self.balancer.withdraw(ticket)
+        elif not waiter.place.cancelled():  # it got its place in this very moment
+            self.leave(waiter.lane, waiter.place.result())

@@ -50,7 +50,7 @@ class LoopControls:
 
 
 class Governed:
-    """A gateway's receiver and what keeps it attached. Make it with `govern`, drive it with `run`."""
+    """A gateway's receiver and what keeps it attached. Make it with `govern`, drive it with `run`, close it."""
 
     def __init__(self, attacher: Attacher, thread: concurrent.futures.ThreadPoolExecutor) -> None:
         self.attacher = attacher
@@ -58,10 +58,11 @@ class Governed:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay attached until `stop` is set."""
-        try:
-            await self.attacher.run(stop)
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        await self.attacher.run(stop)
+
+    def close(self) -> None:
+        """Let the thread go; what it is writing it finishes."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 async def govern(

@@ -6,7 +6,6 @@ engine that is down is probed, a controller that is away is sought, and requests
 
 import asyncio
 import random
-import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from flyball_core.outputs import LaneRule
 from flyball_service.config import Config, GatewayConfig
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
+from flyball_service.running import own_name
 from flyball_service.tls import Tls
 
 log = structlog.get_logger()
@@ -186,6 +186,7 @@ async def run_gateway_service(
             await http.close()
     finally:
         await gateway.close()
+        governed.close()
 
 
 async def _watch(gateway: SmallGateway, health: Health, stop: asyncio.Event) -> None:

@@ -111,6 +111,7 @@ class _Controller:
         self._attach_door = AttachDoor(self._doorway, self._measures, parts.times)
         self._plane: Plane | None = None
         self._sharing: Sharing | None = None
+        self._desk: SlowDesk | None = None
 
     async def run(self, stop: asyncio.Event, started: Callable[[ControllerAddresses], None]) -> None:
         http = await serve_http(self._own.http, self._registry, self._health)
@@ -142,6 +143,7 @@ class _Controller:
 
     async def _begin(self, where: Log) -> list[asyncio.Task[None]]:
         """Everything that needs the log."""
+        self._desk = SlowDesk(where, self._parts.slow) if self._parts.slow is not None else None
         owner = Owner(where, OwnerId(self._name), self._parts.seams, own_fingerprint())
         pusher = Pusher(where)
         pushing = Pushing(where, pusher, self._health, self._measures)
@@ -152,7 +154,7 @@ class _Controller:
             measures=self._measures,
             tick_s=self._own.tick_s,
             policies=self._policies,
-            desk=SlowDesk(where, self._parts.slow) if self._parts.slow is not None else None,
+            desk=self._desk,
         )
         self._sharing = Sharing(await join(where), self._health, lambda number, ours: Tenure(number, office, ours))
         self._plane = Plane(log=where, owner=owner, pusher=pusher, pushing=pushing, declared=frozenset(self._policies))
@@ -170,6 +172,8 @@ class _Controller:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(self._attach_door.close(), *tasks, return_exceptions=True)
                 await server.stop(_GRACE_S)
+                if self._desk is not None:
+                    await self._desk.settled()
                 await where.close()
         except TimeoutError:
             log.warning("stopped_late", after_s=STOP_S)

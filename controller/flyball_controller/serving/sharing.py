@@ -32,6 +32,8 @@ class Sharing:
         self._health = health
         self._new_tenure = new_tenure
         self._running: dict[int, tuple[Tenure, asyncio.Task[None]]] = {}
+        self._until_s: dict[int, float] = {}
+        """By partition that is let go, until when in good order."""
         self._joined_s = 0.0
 
     @property
@@ -57,18 +59,25 @@ class Sharing:
         for partition, (_, task) in list(self._running.items()):
             if task.done():
                 del self._running[partition]
+                self._until_s.pop(partition, None)
         if joined:
             self._joined_s = _now_s()
             self._health.has(GROUP)
         else:
             self._health.waits_for(GROUP, "its share of the partitions is not known")
         if joined or _now_s() - self._joined_s >= KEEP_S:
-            for partition, (tenure, _) in self._running.items():
+            for partition, (tenure, task) in self._running.items():
                 if partition not in assigned:
-                    tenure.end()
+                    self._let_go(partition, tenure, task)
         for partition in assigned - self._running.keys():
             tenure = self._new_tenure(partition, partial(self._ours, partition))
             self._running[partition] = (tenure, asyncio.create_task(tenure.run()))
+
+    def _let_go(self, partition: int, tenure: Tenure, task: "asyncio.Task[None]") -> None:
+        """End a tenure in good order, or, if that takes too long, at once."""
+        tenure.end()
+        if _now_s() >= self._until_s.setdefault(partition, _now_s() + LET_GO_S):
+            task.cancel()
 
     def _ours(self, partition: int) -> bool:
         return partition in self._membership.assigned()

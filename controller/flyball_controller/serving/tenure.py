@@ -14,12 +14,15 @@ from random import Random
 
 import structlog
 
+from flyball_controller.machine.state import PoolState
 from flyball_controller.owner import Owned, Owner
 from flyball_controller.serving.measures import Measures
 from flyball_controller.slow import SlowDesk
 from flyball_core.errors import FlyballError
-from flyball_core.inputs import PolicyText
+from flyball_core.ids import Incarnation, PoolId
+from flyball_core.inputs import Attach, PolicyText, TargetKind
 from flyball_log.interface import Entry, Log, Topic
+from flyball_log.opening import is_kafka
 from flyball_proto.codec import encode_input
 from flyball_service.channels import Backoff
 from flyball_service.health import Health
@@ -151,6 +154,7 @@ class Tenure:
 
     async def _take(self) -> Owned:
         office, began_s = self._office, _now_s()
+        office.health.ended(self._name)  # restoring takes as long as there are inputs; nothing is promised for it
         try:
             owned = await office.owner.take(self.partition, office.wall())
         except BaseException:
@@ -168,6 +172,23 @@ class Tenure:
         )
         return owned
 
+    async def _begin(self, owned: Owned) -> None:
+        """Put on record, before the first tick, what this controller knows and the log does not."""
+        if not is_kafka(self._office.log.where):
+            await self._say_farewells(owned)
+        await self._declare(owned)
+
+    async def _say_farewells(self, owned: Owned) -> None:
+        """Of an embedded log this is the only controller: who was attached to the one before is attached no more."""
+        farewells = [
+            Entry(name.encode(), encode_input(farewell))
+            for name, pool in owned.state.pools.items()
+            for farewell in left_behind(pool)
+        ]
+        if farewells:
+            await self._office.log.append(Topic.INPUTS, self.partition, farewells)
+            log.info("farewells_said", partition=self.partition, count=len(farewells))
+
     async def _declare(self, owned: Owned) -> None:
         """Put the configuration's policies on record for pools that have none in force."""
         where = self._office.log
@@ -180,7 +201,7 @@ class Tenure:
     async def _tick(self, owned: Owned) -> None:
         office = self._office
         if not self.ticked:
-            await self._declare(owned)
+            await self._begin(owned)
         began_s = _now_s()
         await office.owner.tick(self.partition, self._beat.strike(began_s), office.wall())
         office.measures.tick_s.observe(_now_s() - began_s)
@@ -193,7 +214,7 @@ class Tenure:
         self._office.measures.losses.inc()
         self._drop()
         where, why = self._office.log.where, f"{owned.lost_to} claimed it after us"
-        if "://" in where:
+        if is_kafka(where):
             log.warning("partition_lost", partition=self.partition, epoch=owned.epoch, to=owned.lost_to)
         else:
             log.error("another_process_writes_this_log", log=where, partition=self.partition, claimed_by=owned.lost_to)
@@ -210,6 +231,24 @@ class Tenure:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
+
+
+def left_behind(pool: PoolState) -> list[Attach]:
+    """The farewells of everybody who is attached as far as the log knows."""
+    targets = [(TargetKind.ENGINE, engine.engine, engine) for engine in pool.engines.values()]
+    gateways = [(TargetKind.GATEWAY, gateway.gateway, gateway) for gateway in pool.gateways.values()]
+    return [
+        Attach(
+            pool=PoolId(pool.pool),
+            kind=kind,
+            target=name,
+            incarnation=Incarnation(known.incarnation),
+            attached=False,
+            ends=known.attach_offset,
+        )
+        for kind, name, known in (*targets, *gateways)
+        if known.attached and known.attach_offset >= 0
+    ]
 
 
 def _now_s() -> float:
