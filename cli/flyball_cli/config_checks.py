@@ -66,7 +66,7 @@ def check_config(config: Config, now: datetime) -> Iterator[Fault]:
 def _check_certificates(tls: TlsConfig, one: Expected, now: datetime) -> Iterator[Fault]:
     """The service's own certificate; where the folder holds others' alone, which one was looked for."""
     folder = certificate_folder(tls, one.role, one.name)
-    there = sorted(found.parent.name for found in tls.folder.glob(f"*/{CERT_FILE}"))
+    there = sorted(found.parent.name for found in tls.folder.glob(f"*-*/{CERT_FILE}"))
     if not there or (folder / CERT_FILE).exists():
         yield from check_certificates(folder, one, now)
         return

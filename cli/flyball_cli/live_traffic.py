@@ -40,7 +40,7 @@ class Kind:
 CHAT = Kind(lane=REALTIME, rate_per_s=8.0, prompt_tokens=(200, 1200), output_tokens=(60, 200))
 REPORTS = Kind(lane=BULK, rate_per_s=1.0, prompt_tokens=(800, 2000), output_tokens=(150, 300))
 LITTLE_CHAT = Kind(lane=REALTIME, rate_per_s=2.0, prompt_tokens=(200, 1200), output_tokens=(60, 200))
-DOCUMENTS = Kind(lane=BULK, rate_per_s=1.6, prompt_tokens=(9000, 12_000), output_tokens=(100, 250))
+DOCUMENTS = Kind(lane=BULK, rate_per_s=1.8, prompt_tokens=(9000, 12_000), output_tokens=(120, 280))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,8 @@ DAMAGED = 1
 def replay(*, log: NamedLog, policy_file: Path | None, as_json: bool) -> int:
     """Step through LOG again (a folder, or kafka://HOST:PORT/PREFIX) and compare with what was recorded.
 
-    Without LOG, the log that --config FILE names. Exit code: 0 identical, 1 different or damaged, 2 no such log, 3 equal within a tolerance under
-    another fingerprint. With --policy always 0: then there is nothing to be equal to.
+    Without LOG, the log that --config FILE names. Exit code: 0 identical, 1 different or damaged, 2 no such log, 3
+    equal within a tolerance under another fingerprint. With --policy always 0: then there is nothing to be equal to.
     """
     text = None if policy_file is None else read_policy(policy_file)
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from flyball_controller.farewells import farewell
 from flyball_core.errors import OffsetGone, Rejected
 from flyball_core.fencing import Fence, Version
 from flyball_core.inputs import Ack, AckStatus, Attach, TargetKind
@@ -123,7 +124,7 @@ class Pusher:
                 await self._rebase(notice, linked)
 
     def unlink(self, link: Link, attach: Attach) -> Attach | None:
-        """A receiver left: push it nothing more; its farewell, to be given to `farewell`.
+        """A receiver left: push it nothing more; its farewell, to be given to `parted`.
 
         None if another link of the same target has taken its place.
         """
@@ -132,24 +133,17 @@ class Pusher:
         if known is None or known.link is not link:
             return None
         del self._links[target]
-        return Attach(
-            pool=attach.pool,
-            kind=attach.kind,
-            target=attach.target,
-            incarnation=attach.incarnation,
-            attached=False,
-            ends=known.offset,
-        )
+        return farewell(attach, known.offset)
 
-    async def farewell(self, farewell: Attach) -> None:
-        """Put on record that a receiver left; however late, it ends no later attach."""
-        await self._append(farewell)
+    async def parted(self, said: Attach) -> None:
+        """Put a farewell on record; however late, it ends no later attach."""
+        await self._append(said)
 
     async def detached(self, link: Link, attach: Attach) -> None:
         """A receiver left; ignored if another link of the same target has taken its place."""
-        farewell = self.unlink(link, attach)
-        if farewell is not None:
-            await self.farewell(farewell)
+        said = self.unlink(link, attach)
+        if said is not None:
+            await self.parted(said)
 
     async def acked(self, *acks: Ack) -> None:
         """Receivers answered: put it on record in this order; what one refused is not sent to it again."""
@@ -230,10 +224,13 @@ class Pusher:
         return [self._links[target] for target in sorted(targets, key=str)]
 
     async def _rebase(self, notice: RebaseNotice, linked: _Linked) -> int:
-        """Hand a notice to a receiver that it concerns: it holds another log's version, and the notice still counts."""
+        """Hand a notice to a receiver that it may concern, while it counts.
+
+        One without a version may be bound to another log all the same: by a refusal. It knows best.
+        """
         beat, held = self._beats.get(str(notice.pool)), linked.attach.held
         expired = beat is not None and beat.wall_s > notice.expires_wall_s
-        if expired or held is None or held.log_id == self._log.log_id:
+        if expired or (held is not None and held.log_id == self._log.log_id):
             return 0
         await linked.link.send(notice)
         return 1

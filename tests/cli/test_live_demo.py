@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli_calls import call
 from documented_shapes import same_shape
 from flyball_cli.live_plane import LivePlane, choose_places, config_text
 from flyball_cli.live_traffic import (
@@ -168,8 +169,8 @@ def test_a_folder_that_is_not_empty_is_not_written_to(tmp_path: Path) -> None:
         (("--live", "--until", "5"), "--until does not go with --live"),
         (("--keep", tmp_path), "--keep goes with --live only"),
     ):
-        done = subprocess.run([FLYBALL, "demo", *arguments], capture_output=True, text=True, timeout=30, check=False)
-        assert (2, True) == (done.returncode, said in done.stderr), done.stderr
+        done = call("demo", *arguments)
+        assert (2, True) == (done.code, said in done.err), done.err
 
 
 def test_the_configuration_that_is_written_is_sound(tmp_path: Path) -> None:

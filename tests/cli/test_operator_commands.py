@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cli_calls import Answer, call, installed
+from cli_calls import Answer, installed
 from flyball_cli.operating import orders
-from flyball_cli.operating.connection import own_certificate
-from flyball_core.errors import Rejected
 from flyball_core.inputs import Mode
 from flyball_core.knobs import BATCH_CAP, Value
 from flyball_proto.v1.inputs_pb2 import OverrideSet
@@ -26,8 +23,6 @@ from flyball_proto.v1.services_pb2 import (
     WRITE_OUTCOME_TAKEN,
     WriteResponse,
 )
-from flyball_service.config import TlsConfig
-from flyball_service.tls import Tls
 from operator_examples import NOW_S, engine, gateway, override, pool, status
 from scripted_controller import Order, Script, closed_port, scripted_controller
 
@@ -410,127 +405,6 @@ def test_a_rebase_is_asked_for_at_a_terminal(
 
         assert code == flyball("rebase", "chat", *WHY, "--controller", at).code
         assert int(answer) == len(script.orders)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificates of a controller, two operators and a viewer."""
-    folder = tmp_path_factory.mktemp("certs")
-    wanted = ("c-0=controller", "alice=operator", "bob=operator", "eve=viewer")
-    assert 0 == call("certs", "dev", folder, *wanted, "--host", "controllers.test").code
-    return folder
-
-
-def test_certificates_speak_for_themselves(flyball: Flyball, script: Script, certificates: Path) -> None:
-    """With certificates the author is left to them; several operators in a folder are asked about."""
-    server = Tls(TlsConfig(folder=certificates / "controller-c-0")).server_credentials()
-    with scripted_controller(script, server) as at:
-        alice = ("--tls", certificates / "operator-alice", "--controller", at)
-
-        assert 0 == flyball("pause", "chat", "--reason", "why", *alice).code
-        assert "" == script.orders[0].author
-        assert 2 == flyball("pause", "chat", *WHY, *alice).code
-        assert "operator-alice or" in flyball("status", "--tls", certificates, "--controller", at).err
-        plain = flyball("status", "--controller", at)
-
-    assert 2 == plain.code
-    assert f"no controller answered at {at}" in plain.err
-    assert "--tls" in plain.err
-
-
-def test_of_a_folder_of_many_ones_own_is_shown(
-    flyball: Flyball, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `--tls` and by the services' file alike: the operator's of this login, else the only one there is."""
-    wanted = ("c-0=controller", "eve=viewer")
-    assert 0 == flyball("certs", "dev", tmp_path / "certs", *wanted).code
-    file = tmp_path / "flyball.yaml"
-    file.write_text("tls: {folder: certs}\nlogs: {}\n")
-    server = Tls(TlsConfig(folder=tmp_path / "certs" / "controller-c-0")).server_credentials()
-    monkeypatch.setenv("LOGNAME", "alice")
-    with scripted_controller(script, server) as at:
-        ways = (("--tls", tmp_path / "certs", "--controller", at), ("--config", file, "--controller", at))
-        for added in ((), ("bob=operator",), ("alice=operator",)):
-            flyball("certs", "dev", tmp_path / "certs", "--force", *wanted, *added)
-
-            assert [0, 0] == [flyball("status", *way).code for way in ways], added
-
-
-@pytest.mark.parametrize(
-    ("login", "there", "shown"),
-    [
-        ("alice", ("operator-alice", "operator-bob", "viewer-eve"), "operator-alice"),
-        ("carol", ("operator-bob", "viewer-eve", "agent-a"), "operator-bob"),
-        ("carol", ("viewer-eve", "agent-a"), "viewer-eve"),
-        ("carol", ("operator-alice", "operator-bob"), None),
-        ("carol", ("viewer-eve", "viewer-dan"), None),
-        ("carol", ("agent-a", "controller-c"), None),
-    ],
-)
-def test_whose_certificate_is_shown(
-    login: str, there: tuple[str, ...], shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The login's, else the only operator's, else the only viewer's; else all that are there are listed."""
-    monkeypatch.setenv("LOGNAME", login)
-    for name in there:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tls.crt").touch()
-
-    if shown is not None:
-        assert tmp_path / shown == own_certificate(tmp_path)
-        return
-    with pytest.raises(Rejected) as refused:
-        own_certificate(tmp_path)
-    assert all(name in str(refused.value) for name in there)
-
-
-def test_a_name_stands_for_all_its_controllers(
-    flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every address that a name resolves to is asked, and each certificate is held to the name."""
-    server = Tls(TlsConfig(folder=certificates / "controller-c-0")).server_credentials()
-    one, two = Script(status(pool("chat"), controller="a")), Script(status(pool("batch"), controller="b"))
-    asked: list[str] = []
-
-    def resolve(host: str, port: int, *_: int, **__: int) -> list[tuple[object, ...]]:
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (2, 1)]
-
-    with (
-        scripted_controller(one, server) as at,
-        scripted_controller(two, server, at=f"127.0.0.2:{at.rpartition(':')[2]}"),
-    ):
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        name = f"controllers.test:{at.rpartition(':')[2]}"
-        found = flyball("status", "--controller", name, "--tls", certificates / "operator-alice", "--json")
-        other = flyball("status", "--controller", name.replace("controllers", "others"),
-                        "--tls", certificates / "operator-alice")  # fmt: skip
-
-    assert (0, ["batch", "chat"]) == (found.code, [one["pool"] for one in found.document["pools"]])
-    assert ["controllers.test", "others.test"] == asked
-    assert 2 == other.code
-    assert "its certificate and ours do not fit together" in other.err
-
-
-def test_a_name_that_does_not_resolve(flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is an answer as well: exit code 2, with the resolver's words."""
-
-    def resolve(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    found = flyball("status", "--controller", "nowhere.test:7460", "--tls", certificates / "operator-alice")
-
-    assert 2 == found.code
-    assert "at nowhere.test:7460: the name does not resolve: Name or service not known" in found.err
-
-
-def test_a_folder_without_certificates(flyball: Flyball, tmp_path: Path) -> None:
-    """Exit code 2, and what was looked for."""
-    found = flyball("status", "--tls", tmp_path)
-
-    assert 2 == found.code
-    assert "tls.crt" in found.err
 
 
 def test_the_installed_command(serve: Serve, script: Script) -> None:

@@ -57,7 +57,7 @@ def test_without_the_file_loopback_alone_is_reached(write: Callable[[str], Path]
     assert here.kafka is not None
     assert "PLAINTEXT" == here.kafka.security_protocol
     for file in (None, write("log: here\n")):
-        with pytest.raises(Rejected, match="kafka-1:9093 is beyond this machine.*give --config FILE"):
+        with pytest.raises(Rejected, match=r"kafka-1:9093 is beyond this machine.*give --config FILE"):
             named_log("kafka://127.0.0.1:9092,kafka-1:9093/flyball", file)
 
 

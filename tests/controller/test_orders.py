@@ -138,6 +138,37 @@ class TestOverrides:
         assert {} == machine(pool).overrides
         assert "override o1 of op on max_active_requests expired: automatic again" == orders_said(pool)[-1]
 
+    @pytest.mark.parametrize("lifted", [True, False], ids=["lifted", "expired"])
+    def test_the_knob_goes_back_to_where_it_was(self, pool: ScriptedPool, *, lifted: bool) -> None:
+        """Under slew and dwell, up as well as down, if no policy asks otherwise; then nobody remembers the pin."""
+        pool.seams = Seams(slots=())
+        before = {name: pool.engines[name].setting[BATCH_CAP] for name in ("e0-0", "e0-1")}
+        until_s = WALL_S + pool.now_s + 20.0
+        pool.put(override(20, expires_wall_s=until_s))
+        pool.put(override(90, override_id="o2", target="e0-1", expires_wall_s=until_s))
+        pool.run(19)
+        held = [pool.engines[name].setting[BATCH_CAP] for name in ("e0-0", "e0-1")]
+        if lifted:
+            for name in ("o1", "o2"):
+                pool.put(OverrideClear(pool=POOL, override_id=name, author="op"))
+        pool.run(200)
+
+        assert [20, 90] == held
+        assert before == {name: pool.engines[name].setting[BATCH_CAP] for name in before}
+        assert [{}, {}] == [machine(pool).engines[name].before_pin for name in before]
+        assert [] == check_events(pool.log).all
+
+    def test_a_policy_that_moves_the_knob_takes_over(self) -> None:
+        """What a policy asks for after the pin is not undone in favour of what was before it."""
+        pool = scripted_pool()
+        pool.seams = Seams(slots=(PolicySlot(Lowering()),))
+        pool.run(5)
+        pool.put(override(40, expires_wall_s=WALL_S + pool.now_s + 5.0))
+        pool.run(60)
+
+        assert 25 >= int(pool.engines["e0-0"].setting[BATCH_CAP])
+        assert {} == machine(pool).engines["e0-0"].before_pin
+
     def test_it_can_be_lifted(self, pool: ScriptedPool) -> None:
         """An operator clears it by its id; clearing one that is not there is said, not an error."""
         pool.put(override(40))
@@ -168,6 +199,21 @@ class TestOverrides:
         assert 70 == pool.engines["e0-0"].setting[BATCH_CAP]
         assert 60 == pool.engines["e1-0"].setting[BATCH_CAP]
         assert told == len(pool.log.told())
+
+
+class Lowering:
+    """A policy that wants every cap at 25 or lower."""
+
+    name = "lowering"
+
+    def propose(self, view: PoolView, memory: Memory) -> list[Proposal]:
+        """Every engine above it down."""
+        del memory
+        return [
+            Proposal(policy=self.name, kind=TargetKind.ENGINE, target=name, knob=BATCH_CAP, value=25, reason="lower")
+            for name, held in zip(view.engines, view.settings[BATCH_CAP].tolist(), strict=True)
+            if held > 25
+        ]
 
 
 class Wanting:

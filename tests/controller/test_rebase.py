@@ -197,14 +197,15 @@ def beat_in(log: Log, revision: int, wall_s: float) -> Heartbeat:
 class TestPusher:
     """Who is handed a notice."""
 
-    async def test_only_who_holds_another_log_is_handed_it(self, tmp_path: Path) -> None:
-        """Of the attached, those that hold another log's version; later comers too, until it expires."""
+    async def test_who_is_at_home_in_this_log_is_not_handed_it(self, tmp_path: Path) -> None:
+        """Of the attached, those that do not hold a version of this log; later comers too, until it expires."""
         log = EmbeddedLog.create(tmp_path / "log", 1, QUICK)
         pusher = Pusher(log)
         scripted = scripted_pool(policy="")
         stranger, own, late, too_late = Heard(), Heard(), Heard(), Heard()
         await pusher.attached(stranger, foreign(scripted))
-        await pusher.attached(own, scripted.engines["e0-1"].attach())
+        at_home = Version(log_id=log.log_id, partition=0, epoch=1, revision=2)
+        await pusher.attached(own, replace(scripted.engines["e0-1"].attach(), held=at_home))
         await publish(log, beat_in(log, 4, WALL_S))
         await publish(log, notice_in(log))
         await pusher.poll()

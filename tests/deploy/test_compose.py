@@ -111,7 +111,7 @@ def test_each_service_reads_the_one_file() -> None:
 
 
 def test_topics_are_made_as_the_services_connect() -> None:
-    """What makes the topics reads the same file and the same certificates as the services, and shares nobody's network."""
+    """What makes the topics reads the file and the certificates of the services, and shares nobody's network."""
     topics = SERVICES["topics"]
 
     assert ["topics", "create"] == topics["command"][:2]

@@ -3,6 +3,7 @@
 The log's commands reach it as the services do, with what the compose file's configuration says.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,9 +22,9 @@ import yaml
 from flyball_cli.bench_fleet import ScriptedPool
 from flyball_cli.bench_homes import fill
 from flyball_core.errors import LogUnavailable
-from flyball_log import open_log
 from flyball_log.kafka import KafkaSettings, check_topics, settings_for
-from flyball_service.kafka import kafka_settings
+from flyball_service.health import Health
+from flyball_service.kafka import LOG, kafka_settings, open_log_patiently
 from flyball_service.reading import read_config
 from project_paths import COMPOSE, ROOT
 
@@ -118,6 +119,15 @@ def settings(file: Path) -> KafkaSettings:
     return found
 
 
+@pytest.fixture
+def small(file: Path) -> Path:
+    """The same configuration for a log of its own, whose topics are not made yet."""
+    other = file.with_name("small.yaml")
+    where = read_config(file).log
+    other.write_text(file.read_text().replace(where, where.replace("/flyball", "/small")))
+    return other
+
+
 def test_topics_are_made_and_checked_by_certificate(file: Path) -> None:
     """The compose file's own command makes them, from the configuration alone; it and `check` find them afterwards."""
     topics = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]["topics"]
@@ -133,23 +143,30 @@ def test_topics_are_made_and_checked_by_certificate(file: Path) -> None:
     assert checked["ok"]
 
 
-async def test_a_log_is_replayed_and_explained_by_certificate(file: Path, settings: KafkaSettings) -> None:
-    """What an owner recorded over TLS is read over TLS: named by the file, or by hand with the file's certificates."""
-    where = settings.where.replace("/flyball", "/small")
+async def test_a_log_is_replayed_and_explained_by_certificate(file: Path, small: Path) -> None:
+    """A service says how its topics are made and goes on with them; what an owner recorded over TLS is read over TLS.
+
+    The log may be named by the file, or by hand with the file's certificates.
+    """
+    where, health = read_config(small).log, Health()
+    opening = asyncio.create_task(open_log_patiently(read_config(small), health, asyncio.Event()))
+    while LOG not in health.waiting:
+        await asyncio.sleep(0.05)
+
+    assert f"`flyball topics create {where} --config {small}`" in health.waiting[LOG]
     run("flyball", "topics", "create", where, "--config", str(file), "--dev", "--partitions", "1", cwd=file.parent)
-    file = file.with_name("small.yaml")
-    file.write_text(file.with_name("flyball.yaml").read_text().replace(settings.where, where))
-    log = await open_log(where, kafka=settings)
+    log = await asyncio.wait_for(opening, _START_S)
+    assert log is not None
     try:
-        await fill(log, ScriptedPool("chat", nodes=1, per_node=2), 20)
+        await fill(log, ScriptedPool("chat", nodes=1, per_node=2), 8)
     finally:
         await log.close()
 
-    named = json.loads(run("flyball", "replay", "--config", str(file), "--json", cwd=file.parent))
+    named = json.loads(run("flyball", "replay", "--config", str(small), "--json", cwd=file.parent))
     by_hand = json.loads(run("flyball", "replay", where, "--config", str(file), "--json", cwd=file.parent))
-    told = json.loads(run("flyball", "explain", "--log", "--config", str(file), "--json", cwd=file.parent))
+    told = json.loads(run("flyball", "explain", "--log", "--config", str(small), "--json", cwd=file.parent))
 
-    assert ("identical", 20, where) == (named["verdict"], named["ticks"], named["log"])
+    assert ("identical", 8, where) == (named["verdict"], named["ticks"], named["log"])
     assert named == by_hand
     assert (where, "chat") == (told["log"], told["pool"])
 

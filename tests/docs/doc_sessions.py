@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-COMMAND_S = 60.0
+COMMAND_S = 120.0
 """Longest time for one command."""
 
 ENDING_S = 15.0

@@ -251,6 +251,20 @@ async def test_a_lost_partition_that_is_no_longer_its_own_is_not_claimed_again(d
     assert ["c1", "heir"] == [body.owner for body in await desk.said() if isinstance(body, Claim)]
 
 
+async def test_a_partition_that_the_group_gives_anew_is_claimed_at_once(desk: Desk) -> None:
+    """An owner that was frozen, lost its partition and is given it again does not wait to claim it."""
+    desk.office = replace(desk.office, reclaim_s=(600.0, 600.0))
+    desk.start()
+    await desk.ticks()
+    theirs = await owner_of(desk.log.inner, "heir").take(0, WALL_S)
+    desk.group.joined, desk.group.share = False, frozenset()
+    await eventually(lambda: desk.owned, lambda one: one is None)
+    await asyncio.sleep(0.3)
+    desk.group.joined, desk.group.share = True, frozenset({0})
+
+    assert theirs.epoch < (await desk.ticks()).epoch
+
+
 async def test_after_a_long_pause_it_reads_before_it_ticks(desk: Desk, tmp_path: Path) -> None:
     """An owner that slept while another claimed says nothing more: not even a tick reaches the log."""
     del tmp_path

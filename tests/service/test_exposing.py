@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, enable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from flyball_core.errors import Fatal, Rejected
 from flyball_service.exposing import HttpServer, new_registry, serve_http
@@ -129,9 +129,9 @@ async def test_a_closed_door_is_closed(health: Health) -> None:
     await again.close()
 
 
-def test_no_series_tells_when_it_was_created() -> None:
+def test_no_series_tells_when_it_was_created(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counters and histograms of a new registry have no second series that says since when they count."""
-    enable_created_metrics()  # as a process begins
+    monkeypatch.setattr("prometheus_client.metrics._use_created", True)  # as a process begins
     registry = new_registry()
     Counter("flyball_test_done", "Done.", ["what"], registry=registry).labels("this").inc()
     Histogram("flyball_test_seconds", "Time.", registry=registry).observe(1.0)

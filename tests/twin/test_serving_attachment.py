@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import grpc
 import pytest
 
 from flyball_core.errors import Fatal, Rejected
@@ -25,8 +24,6 @@ from flyball_twin.serving.service import run_twin
 
 POOL = PoolId("demo")
 LOG = LogId("5a3f0c1e-0000-4000-8000-000000000000")
-
-Streams = "grpc.aio.ServicerContext[pb.ReceiverMessage, pb.PusherMessage]"
 
 
 @dataclass(slots=True)

@@ -199,7 +199,7 @@ def _page_samplers(section: AgentConfig, boot: BootId, registry: CollectorRegist
 def _nvml_sampler(section: AgentConfig) -> "NvmlSampler | None":
     if section.gpus is not GpuSource.NVML:
         return None
-    from flyball_agents.node.nvml import NvmlSampler  # pynvml costs 15 MB, which a node without GPUs can do without
+    from flyball_agents.node.nvml import NvmlSampler  # a node without GPUs needs no pynvml
 
     return NvmlSampler(random.Random())
 

@@ -129,7 +129,7 @@ def own_certificate(folder: Path) -> Path:
             return found[0]
         if found:
             raise Rejected(f"say as whom with --tls: {' or '.join(map(str, found))}")
-    others = sorted(one.parent.name for one in folder.glob(f"*/{CERT_FILE}"))
+    others = sorted(one.parent.name for one in folder.glob(f"*-*/{CERT_FILE}"))
     there = f", only {', '.join(others)}" if others else ""
     raise Rejected(
         f"{folder} holds no {CERT_FILE}, nor an operator's below it{there}: give a folder that does with --tls"

@@ -19,6 +19,8 @@ from flyball_policies.seam import WEIGHT
 
 ACCEPTED = "accepted"
 OVERRIDE = "override"
+RETURN = "override-return"
+"""Under this name a knob goes back to where it was before it was pinned."""
 """The policy name of what an operator pinned."""
 
 LEAD_IN = "bounds"
@@ -231,7 +233,7 @@ def _move(
         return _stop(proposal, before, "no_change" if rule == ACCEPTED else rule, reason)
     stop = _freeze(pool, engine, rails, raising=raises_risk(spec, before, value), pinned=pinned)
     if not stop and not pinned:
-        small = None if proposal.policy == LEAD_IN else _small(value, before, rails)
+        small = None if proposal.policy in (LEAD_IN, RETURN) else _small(value, before, rails)
         stop = small or _dwell(pool, engine, spec, before, value, rails)
     if stop:
         return _stop(proposal, before, *stop)

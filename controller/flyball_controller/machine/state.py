@@ -122,6 +122,8 @@ class EngineState:
     degraded: bool = False
     # settings
     wanted: dict[str, Value] = field(default_factory=dict)
+    before_pin: dict[str, Value] = field(default_factory=dict)
+    """What a pinned knob was wanted at before: where it goes back to, unless a policy moves it first."""
     weight: int = 0
     """Routing weight; 0 until the first tick that knows the engine."""
     changed_s: dict[str, float] = field(default_factory=dict)

@@ -10,13 +10,22 @@ from flyball_controller.machine import relaunch
 from flyball_controller.machine.answers import ask, trip
 from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
 from flyball_controller.machine.filing import release_frames
-from flyball_controller.machine.guard import OVERRIDE, Rails, Ruling, judge, lead_in
+from flyball_controller.machine.guard import (
+    OVERRIDE,
+    RETURN,
+    Rails,
+    Ruling,
+    current_value,
+    judge,
+    lead_in,
+    override_for,
+)
 from flyball_controller.machine.knob_table import KnobTable, held
 from flyball_controller.machine.orders import document_of
 from flyball_controller.machine.publishing import publish, withdraw
 from flyball_controller.machine.records import Recorder, pages
 from flyball_controller.machine.seams import PolicySlot, Seams
-from flyball_controller.machine.state import Holding, OutcomeDue, PartitionState, PoolState
+from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Mode, Proposal, TargetKind
 from flyball_core.knobs import KnobClass
@@ -202,14 +211,14 @@ def view_of(pool: PoolState, measured: Measured, table: KnobTable, now_s: float)
 
 
 def _proposals(pool: PoolState, view: PoolView, seams: Seams, recorder: Recorder) -> list[Proposal]:
-    """What overrides, bounds, policies inside the tick and answers from outside it ask for, in that order."""
+    """What overrides, bounds, policies here, policies outside and overrides that ended ask for, in that order."""
     wanted = _pinned(pool) + lead_in(pool, view.document, _outside(view))
     for slot in seams.slots:
         wanted.extend(_ask(pool, view, slot, recorder))
     for name in sorted(pool.slow):
         wanted.extend(pool.slow[name])
     pool.slow = {}
-    return wanted
+    return wanted + _returning(pool)
 
 
 def _outside(view: PoolView) -> list[str]:
@@ -244,6 +253,23 @@ def _pinned(pool: PoolState) -> list[Proposal]:
     return asked
 
 
+def _returning(pool: PoolState) -> list[Proposal]:
+    """The way back of knobs that are pinned no longer."""
+    asked: list[Proposal] = []
+    for name in sorted(name for name, engine in pool.engines.items() if engine.before_pin):
+        engine = pool.engines[name]
+        for knob in [knob for knob in sorted(engine.before_pin) if override_for(pool, name, knob) is None]:
+            value = engine.before_pin[knob]
+            if current_value(engine, knob) in (None, value):
+                del engine.before_pin[knob]
+                continue
+            why = "pinned no longer, and no policy asks for anything else"
+            asked.append(
+                Proposal(policy=RETURN, kind=TargetKind.ENGINE, target=name, knob=knob, value=value, reason=why)
+            )
+    return asked
+
+
 def _ask(pool: PoolState, view: PoolView, slot: PolicySlot, recorder: Recorder) -> list[Proposal]:
     """A policy's proposals; if it fails, the baseline's, in the same tick."""
     for policy in (slot.policy, slot.baseline):
@@ -267,6 +293,7 @@ def _apply(pool: PoolState, ruling: Ruling, rails: Rails, recorder: Recorder) ->
         knob, value = verdict.proposal.knob, verdict.allowed
         if value is None:
             continue
+        _remember_way_back(engine, verdict)
         if knob == WEIGHT:
             engine.weight = int(value)
         elif engine.knobs[knob].knob_class is KnobClass.RESTART:
@@ -274,6 +301,18 @@ def _apply(pool: PoolState, ruling: Ruling, rails: Rails, recorder: Recorder) ->
         else:
             engine.wanted[knob] = value
             engine.holding.decision = recorder.decision
+
+
+def _remember_way_back(engine: EngineState, verdict: Verdict) -> None:
+    """Keep what a knob was at before it was pinned; forget it once a policy has moved the knob."""
+    policy, knob = verdict.proposal.policy, verdict.proposal.knob
+    if policy.startswith(f"{OVERRIDE}:"):
+        spec = engine.knobs.get(knob)
+        restarts = spec is not None and spec.knob_class is KnobClass.RESTART  # no restart that nobody asked for
+        if verdict.before is not None and not restarts:
+            engine.before_pin.setdefault(knob, verdict.before)
+    elif policy != RETURN:
+        engine.before_pin.pop(knob, None)
 
 
 def _snapshot(pool: PoolState, view: PoolView, seams: Seams, revision: int) -> list[Output]:

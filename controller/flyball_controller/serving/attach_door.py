@@ -173,7 +173,7 @@ class AttachDoor:
         farewell = pusher.unlink(stream, stream.attach)
         if farewell is not None:
             log.info("detached", kind=farewell.kind.value, target=farewell.target, pool=farewell.pool)
-            await _patiently(partial(pusher.farewell, farewell))
+            await _patiently(partial(pusher.parted, farewell))
 
 
 def _whose(said: Said) -> tuple[str, str, str, str]:

@@ -14,13 +14,12 @@ from random import Random
 
 import structlog
 
-from flyball_controller.machine.state import PoolState
+from flyball_controller.farewells import left_behind
 from flyball_controller.owner import Owned, Owner
 from flyball_controller.serving.measures import Measures
 from flyball_controller.slow import SlowDesk
 from flyball_core.errors import FlyballError
-from flyball_core.ids import Incarnation, PoolId
-from flyball_core.inputs import Attach, PolicyText, TargetKind
+from flyball_core.inputs import PolicyText
 from flyball_log.interface import Entry, Log, Topic
 from flyball_log.opening import is_kafka
 from flyball_proto.codec import encode_input
@@ -34,6 +33,7 @@ READS_PER_TICK = 4
 ALIVE_WITHIN_S = 90.0
 """An append may take 30 s and is tried again; a loop that has not turned for so long is stuck."""
 _RETRY_S = (0.5, 15.0)
+_LOOK_S = 0.1
 
 
 class Beat:
@@ -181,9 +181,9 @@ class Tenure:
     async def _say_farewells(self, owned: Owned) -> None:
         """Of an embedded log this is the only controller: who was attached to the one before is attached no more."""
         farewells = [
-            Entry(name.encode(), encode_input(farewell))
+            Entry(name.encode(), encode_input(one))
             for name, pool in owned.state.pools.items()
-            for farewell in left_behind(pool)
+            for one in left_behind(pool)
         ]
         if farewells:
             await self._office.log.append(Topic.INPUTS, self.partition, farewells)
@@ -219,9 +219,18 @@ class Tenure:
         else:
             log.error("another_process_writes_this_log", log=where, partition=self.partition, claimed_by=owned.lost_to)
         self._office.health.waits_for(self._name, why)
-        await self._rest(Random().uniform(*self._office.reclaim_s))
+        await self._until_ours_anew(_now_s() + Random().uniform(*self._office.reclaim_s))
         if not self._ours():
             self.end()
+
+    async def _until_ours_anew(self, until_s: float) -> None:
+        """Wait for the group to take the partition away and give it back; until then its share may be an old one."""
+        taken_away = False
+        while _now_s() < until_s and not self._ending.is_set():
+            if self._ours() and taken_away:
+                return
+            taken_away = not self._ours() or taken_away
+            await self._rest(_LOOK_S)
 
     def _drop(self) -> None:
         self._office.owner.drop(self.partition)
@@ -231,24 +240,6 @@ class Tenure:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
-
-
-def left_behind(pool: PoolState) -> list[Attach]:
-    """The farewells of everybody who is attached as far as the log knows."""
-    targets = [(TargetKind.ENGINE, engine.engine, engine) for engine in pool.engines.values()]
-    gateways = [(TargetKind.GATEWAY, gateway.gateway, gateway) for gateway in pool.gateways.values()]
-    return [
-        Attach(
-            pool=PoolId(pool.pool),
-            kind=kind,
-            target=name,
-            incarnation=Incarnation(known.incarnation),
-            attached=False,
-            ends=known.attach_offset,
-        )
-        for kind, name, known in (*targets, *gateways)
-        if known.attached and known.attach_offset >= 0
-    ]
 
 
 def _now_s() -> float:
