@@ -52,7 +52,7 @@ class Course:
             gateways=gateways,
         )
         file_frame(self.pool, made, float(self.now))
-        release_frames(self.pool, self.now + 50.0)
+        release_frames(self.pool, self.now + 50.0, 1.0)
         self.measured = measure(self.pool, STALE_TICKS)
         self.pool.features = pool_features(self.measured, queue_features(self.pool, STALE_TICKS), self.pool.features)
         self.now += 1

@@ -48,7 +48,7 @@ def live(arrivals: dict[int, list[Frame]], ticks: int) -> PoolState:
     for now in range(ticks):
         for arrived in arrivals.get(now, []):
             file_frame(pool, arrived, float(max(now - 1, 0)))
-        release_frames(pool, float(now))
+        release_frames(pool, float(now), 1.0)
         pool.tick += 1
     return pool
 
@@ -153,7 +153,7 @@ def test_boots_long_ended_are_never_taken_for_new() -> None:
     before = without_counts(pool)
     for made in frames:
         file_frame(pool, made, 30.0)
-    release_frames(pool, 30.0)
+    release_frames(pool, 30.0, 1.0)
 
     assert before == without_counts(pool)
     assert MAX_BOOTS == pool.counts["duplicate"]
@@ -187,7 +187,7 @@ def test_a_monotonic_clock_gone_wrong_keeps_frames_at_most_3_ticks(clock: Any, l
     pool = PoolState(pool="chat")
     for now in range(2000):
         file_frame(pool, frame(now, monotonic_s=clock(now)), float(max(now - 1, 0)))
-        release_frames(pool, float(now))
+        release_frames(pool, float(now), 1.0)
         pool.tick += 1
 
         assert len(pool.agents["a0"].boots["b0"].pending) <= longest
@@ -201,10 +201,28 @@ def test_after_a_clock_fell_back_the_lateness_window_comes_back() -> None:
     for now in range(200):
         sampled = 5000.0 + now - (3600.0 if now >= 30 else 0.0)
         file_frame(pool, frame(now, monotonic_s=sampled), float(max(now - 1, 0)))
-        release_frames(pool, float(now))
+        release_frames(pool, float(now), 1.0)
         pool.tick += 1
 
     assert 1 == len(pool.agents["a0"].boots["b0"].pending)
+
+
+def test_frames_of_a_time_without_ticks_do_not_look_quicker_for_long() -> None:
+    """Between two owners the machine's time stands still: what came meanwhile says nothing of an agent's clock."""
+    pool = PoolState(pool="chat")
+    for now in range(5):
+        file_frame(pool, frame(now), float(max(now - 1, 0)))
+        release_frames(pool, float(now), 1.0)
+        pool.tick += 1
+    for seq in range(5, 14):
+        file_frame(pool, frame(seq), 4.0)
+    release_frames(pool, 14.0, 10.0)
+    file_frame(pool, frame(14), 14.0)
+    release_frames(pool, 15.0, 1.0)
+    boot = pool.agents["a0"].boots["b0"]
+
+    assert 14.0 - 5014.0 == boot.skew_s
+    assert 13 == boot.cursor
 
 
 def test_too_many_waiting_frames_push_out_the_oldest() -> None:

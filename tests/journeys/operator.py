@@ -19,6 +19,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -201,14 +202,29 @@ class Journey:
         stage = self.stage
         for name in ("controller", "agent-0", "agent-1", "gateway", *ENGINES):
             self.say(f"kill -9 {name}, start it again")
-            held = self.acked()
+            held, life = self.acked(), self.life_of(name)
             stage.kill(name)
             if name == "controller":
                 self.serve_without_it()
             stage.start(name)
-            self.stage.until(f"everything is there again after the loss of {name}", self.everybody, 90)
+            self.stage.until(f"{name} in a new life", partial(self.lives_anew, name, life), LONG_S)
+            self.stage.until(f"everything is there again after the loss of {name}", self.everybody, LONG_S)
             later = self.acked()
             expect(all(later[engine] >= held[engine] for engine in held if engine in later), (held, later))
+
+    def life_of(self, name: str) -> object:
+        """What tells one life of a process from the next: epoch, boot or incarnation; None if it is not known."""
+        pool = self.pool()
+        if name == "controller":
+            return pool["epoch"]
+        if name.startswith("agent"):
+            return next((one["boot"] for one in pool["agents"] if one["agent"] == name), None)
+        receivers = pool["gateways"] if name == "gateway" else pool["engines"]
+        return next((one["incarnation"] for one in receivers if one["name"].startswith(name)), None)
+
+    def lives_anew(self, name: str, life: object) -> bool:
+        """Whether the process is known, and not in that life."""
+        return self.life_of(name) not in (None, life)
 
     def serve_without_it(self) -> None:
         """Requests are answered as if nothing had happened."""

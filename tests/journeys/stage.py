@@ -76,7 +76,7 @@ class Stage:
                 if process.poll() is not None:
                     raise Unmet(f"{name} ended by itself, while there should come: {what}\n{self.last_lines(name)}")
             if time.monotonic() > end_s:
-                raise Unmet(f"within {within_s:g} s there was not: {what}")
+                raise Unmet(f"within {within_s:g} s there was not: {what}\n{self.said()}")
             time.sleep(0.3)
 
     def flyball(self, *arguments: str, expect: int = 0) -> str:
@@ -113,6 +113,12 @@ class Stage:
             return None
         found = json.loads(done.stdout)
         return next((pool for pool in found["pools"] if pool["pool"] == POOL), None)
+
+    def said(self) -> str:
+        """The status in words, for whoever has to find out what is wrong."""
+        command = [FLYBALL, "status", "--controller", self.at("controller"), "--tls", "certs/operator-ada"]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False)
+        return (done.stdout + done.stderr).strip()
 
     def write(self) -> None:
         """Every service's file."""

@@ -209,9 +209,13 @@ def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
     )
 
 
-def release_frames(pool: PoolState, now_s: float) -> None:
-    """Read the frames whose lateness window is over, by agent and sequence number."""
-    renew = pool.tick % SKEW_TICKS == 0
+def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
+    """Read the frames whose lateness window is over, by agent and sequence number.
+
+    The machine's time stands still between ticks. Frames that came while it did so for longer than the
+    window, as between two owners, look quicker than they were: the skews they left are forgotten.
+    """
+    renew, stood_still = pool.tick % SKEW_TICKS == 0, interval_s > LATENESS_S
     for name in sorted(pool.agents):
         agent = pool.agents[name]
         boot, sender = agent.boots.get(agent.boot), f"{name}/{agent.boot}/"
@@ -219,6 +223,8 @@ def release_frames(pool: PoolState, now_s: float) -> None:
             continue
         if renew:
             boot.skew_before_s, boot.skew_s = boot.skew_s, UNKNOWN_SKEW_S
+        if stood_still:
+            boot.skew_before_s = boot.skew_s = UNKNOWN_SKEW_S
         skew_s = min(boot.skew_s, boot.skew_before_s)
         for seq in sorted(boot.pending):
             frame = boot.pending[seq]

@@ -64,7 +64,7 @@ def run_tick(
     now_s = partition.time_s
     document = document_of(pool.policy_text)
     recorder = Recorder(partition, pool, revision)
-    release_frames(pool, now_s)
+    release_frames(pool, now_s, interval_s)
     measured = measure(pool, document.guard.stale_ticks)
     alarm, shifted = _look(pool, measured, document.guard.stale_ticks, seams, now_s, recorder)
     fresh = frozenset(e.engine for e, ok in zip(measured.engines, measured.fresh.tolist(), strict=True) if ok)
