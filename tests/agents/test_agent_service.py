@@ -25,8 +25,8 @@ from flyball_log import Topic, open_log
 from flyball_log.kafka import create_topics, settings_for
 from flyball_proto.codec import decode_input
 from flyball_service.config import AgentConfig, Config, GpuSource, ScrapedEngine
-from harness.fake_nvml import ERROR_CODES, FakeGpu, FakeNvml, installed
-from harness.metrics_pages import MODEL, VllmPage
+from flyball_twin.stand_ins.nvml import ERROR_CODES, StandInGpu, StandInNvml, installed
+from flyball_twin.stand_ins.pages import MODEL, VllmPage
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "agent.md"
 PERIOD_S = 0.1
@@ -34,9 +34,9 @@ PATIENCE_S = 8.0
 
 
 @pytest.fixture
-def library() -> Iterator[FakeNvml]:
+def library() -> Iterator[StandInNvml]:
     """Two GPUs below pynvml."""
-    fake = FakeNvml(FakeGpu(), FakeGpu(uuid=b"GPU-1"))
+    fake = StandInNvml(StandInGpu(), StandInGpu(uuid=b"GPU-1"))
     with installed(fake):
         yield fake
 
@@ -128,7 +128,7 @@ def seqs(frames: list[Frame], pool: str = "chat") -> list[int]:
     return list(dict.fromkeys(frame.seq for frame in frames if frame.pool == pool))
 
 
-async def test_gpus_and_engines_come_to_the_log_in_one_frame(tmp_path: Path, library: FakeNvml) -> None:
+async def test_gpus_and_engines_come_to_the_log_in_one_frame(tmp_path: Path, library: StandInNvml) -> None:
     """GPUs go to the pool of the engine on them, the others nowhere; each page is in one frame."""
     stub = AppendStub()
     async with engine_page() as (_, url), append_door(stub) as door:
@@ -203,7 +203,7 @@ async def test_an_agent_with_nothing_to_send_is_ready_all_the_same(tmp_path: Pat
     assert (stub.calls, stub.entries) == (1, [])
 
 
-async def test_its_numbers_say_where_everything_went(tmp_path: Path, library: FakeNvml) -> None:
+async def test_its_numbers_say_where_everything_went(tmp_path: Path, library: StandInNvml) -> None:
     """Frames, sources, scrapes, missing values and NVML's errors, all under `flyball_agent_`, with help texts."""
     library.gpus[0].errors = {"nvmlDeviceGetPowerUsage": ERROR_CODES["NO_PERMISSION"]}
     stub = AppendStub()

@@ -14,10 +14,10 @@ from flyball_agents.node.nvml_door import DOWN, GPU_IS_LOST, LASTING
 from flyball_agents.node.nvml_gpu import READS
 from flyball_agents.sampling import Reading, Sampler
 from flyball_core.frames import GPU_NUMBERS, BandwidthSource, GpuSample
-from harness.fake_nvml import CALLS, ERROR_CODES, FakeGpu, FakeNvml, installed
+from flyball_twin.stand_ins.nvml import CALLS, ERROR_CODES, StandInGpu, StandInNvml, installed
 from sampler_contract import SamplerContract
 
-Install = Callable[[FakeNvml | None], None]
+Install = Callable[[StandInNvml | None], None]
 
 GPM_CALLS = {"nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleGet", "nvmlGpmMetricsGet"}
 AT_THE_END = {"nvmlShutdown", "nvmlGpmSampleFree"}
@@ -44,9 +44,9 @@ def install() -> Iterator[Install]:
         yield lambda library: stack.enter_context(installed(library))
 
 
-def sampler_of(*gpus: FakeGpu, library: FakeNvml | None = None) -> tuple[NvmlSampler, FakeNvml]:
+def sampler_of(*gpus: StandInGpu, library: StandInNvml | None = None) -> tuple[NvmlSampler, StandInNvml]:
     """A sampler, and the library that is to be installed below it."""
-    return NvmlSampler(random.Random(1)), library or FakeNvml(*gpus)
+    return NvmlSampler(random.Random(1)), library or StandInNvml(*gpus)
 
 
 def read(sampler: NvmlSampler, *times_s: float) -> tuple[GpuSample, ...]:
@@ -77,7 +77,7 @@ class TestNvmlKeepsTheContract(SamplerContract):
     @pytest.fixture(autouse=True)
     def library(self, install: Install) -> None:
         """Two GPUs, one of them without GPM."""
-        install(FakeNvml(FakeGpu(), FakeGpu(uuid=b"GPU-1", gpm=False)))
+        install(StandInNvml(StandInGpu(), StandInGpu(uuid=b"GPU-1", gpm=False)))
 
     def sampler(self) -> Sampler:
         """A sampler that is read as often as it is asked."""
@@ -86,7 +86,7 @@ class TestNvmlKeepsTheContract(SamplerContract):
 
 def test_every_value_is_read_in_its_unit(install: Install) -> None:
     """Shares from percents, watts from milliwatts, hertz from megahertz; the peak from bus width and clock."""
-    sampler, library = sampler_of(FakeGpu())
+    sampler, library = sampler_of(StandInGpu())
     install(library)
 
     assert read(sampler, 1.0, 2.0) == (
@@ -130,7 +130,7 @@ def test_a_machine_without_the_library_is_a_source_that_is_down(install: Install
 
 def test_a_driver_that_comes_later_is_found(install: Install) -> None:
     """The source comes up by itself when there is a library."""
-    sampler, library = sampler_of(FakeGpu())
+    sampler, library = sampler_of(StandInGpu())
     install(None)
     sampler.read(1.0)
     install(library)
@@ -139,7 +139,7 @@ def test_a_driver_that_comes_later_is_found(install: Install) -> None:
     assert sampler.down == ""
 
 
-def error_of(library: FakeNvml, call: str, error: str) -> None:
+def error_of(library: StandInNvml, call: str, error: str) -> None:
     """Let the first GPU, or the library where the call is of no GPU, answer with this error."""
     if call == OLD_EVENT_REASONS:
         library.lacks.add(EVENT_REASONS)
@@ -152,7 +152,7 @@ def test_an_error_costs_its_own_values_alone_or_the_source_while_it_lasts(
     install: Install, call: str, error: str
 ) -> None:
     """Every error of every call: a missing value or a source that is down, counted, and over when it is over."""
-    library = FakeNvml(FakeGpu(), FakeGpu(uuid=b"GPU-1"))
+    library = StandInNvml(StandInGpu(), StandInGpu(uuid=b"GPU-1"))
     install(library)
     sampler, _ = sampler_of(library=library)
     error_of(library, call, error)
@@ -200,7 +200,7 @@ def _only_its_values_are_missing(sampler: NvmlSampler, call: str, error: str) ->
     assert sample.throttle_reasons == (0 if "throttle_reasons" in lost else 4)
 
 
-def _and_it_heals(sampler: NvmlSampler, library: FakeNvml, call: str, error: str) -> None:
+def _and_it_heals(sampler: NvmlSampler, library: StandInNvml, call: str, error: str) -> None:
     library.errors.clear()
     library.gpus[0].errors.clear()
     samples = read(sampler, 2.0 + LEFT_OUT_S + MOST_PAUSE_S, 400.0, 401.0)
@@ -215,7 +215,7 @@ def _and_it_heals(sampler: NvmlSampler, library: FakeNvml, call: str, error: str
 
 def test_what_is_not_supported_is_asked_once_until_nvml_is_opened_anew(install: Install) -> None:
     """A GPU without a value costs one call, counted once; after opening NVML anew it is asked again."""
-    sampler, library = sampler_of(FakeGpu(errors={"nvmlDeviceGetPowerUsage": ERROR_CODES["NOT_SUPPORTED"]}))
+    sampler, library = sampler_of(StandInGpu(errors={"nvmlDeviceGetPowerUsage": ERROR_CODES["NOT_SUPPORTED"]}))
     install(library)
     read(sampler, *map(float, range(1, 30)))
 
@@ -230,7 +230,7 @@ def test_what_is_not_supported_is_asked_once_until_nvml_is_opened_anew(install: 
 
 def test_what_passes_is_asked_again_every_time(install: Install) -> None:
     """A timeout is missing once, and counted once each time."""
-    sampler, library = sampler_of(FakeGpu(errors={"nvmlDeviceGetPowerUsage": ERROR_CODES["TIMEOUT"]}))
+    sampler, library = sampler_of(StandInGpu(errors={"nvmlDeviceGetPowerUsage": ERROR_CODES["TIMEOUT"]}))
     install(library)
     read(sampler, 1.0, 2.0, 3.0)
     library.gpus[0].errors = {}
@@ -241,7 +241,7 @@ def test_what_passes_is_asked_again_every_time(install: Install) -> None:
 
 def test_constants_are_asked_once(install: Install) -> None:
     """The peak does not change while a driver runs."""
-    sampler, library = sampler_of(FakeGpu())
+    sampler, library = sampler_of(StandInGpu())
     install(library)
     read(sampler, 1.0, 2.0, 3.0)
 
@@ -251,7 +251,7 @@ def test_constants_are_asked_once(install: Install) -> None:
 
 def test_a_lost_gpu_costs_the_others_one_pause_and_is_tried_again_later(install: Install) -> None:
     """It is left out for minutes, the others are read; when it is back, it is taken in."""
-    sampler, library = sampler_of(FakeGpu(), FakeGpu(uuid=b"GPU-1"))
+    sampler, library = sampler_of(StandInGpu(), StandInGpu(uuid=b"GPU-1"))
     install(library)
     read(sampler, 1.0, 2.0)
     library.gpus[0].errors = {"nvmlDeviceGetMemoryInfo": ERROR_CODES[GPU_IS_LOST]}
@@ -270,7 +270,7 @@ def test_a_lost_gpu_costs_the_others_one_pause_and_is_tried_again_later(install:
 
 def test_in_mig_mode_utilization_and_bandwidth_are_missing(install: Install) -> None:
     """They are not asked of a divided GPU, and said to be missing for that; the rest is read."""
-    sampler, library = sampler_of(FakeGpu(mig=1))
+    sampler, library = sampler_of(StandInGpu(mig=1))
     install(library)
     (sample,) = read(sampler, 1.0, 2.0)
 
@@ -296,7 +296,7 @@ def test_in_mig_mode_utilization_and_bandwidth_are_missing(install: Install) -> 
 )
 def test_a_bandwidth_that_cannot_be_is_missing(install: Install, changes: dict[str, float], missing: str) -> None:
     """No number, none that fits, none although the SMs are busy: missing, counted, never zero."""
-    gpu = FakeGpu()
+    gpu = StandInGpu()
     for name, value in changes.items():
         setattr(gpu, name, value)
     sampler, library = sampler_of(gpu)
@@ -311,7 +311,7 @@ def test_a_bandwidth_that_cannot_be_is_missing(install: Install, changes: dict[s
 @pytest.mark.parametrize(("percent", "ratio"), [(0.0, 0.0), (100.0, 1.0), (100.4, 1.0)])
 def test_a_bandwidth_at_its_ends_is_one(install: Install, percent: float, ratio: float) -> None:
     """An idle GPU moves nothing; a rounding error beyond the peak is the peak."""
-    sampler, library = sampler_of(FakeGpu(busy_percent=0 if percent == 0 else 90, bandwidth_percent=percent))
+    sampler, library = sampler_of(StandInGpu(busy_percent=0 if percent == 0 else 90, bandwidth_percent=percent))
     install(library)
 
     assert read(sampler, 1.0, 2.0)[0].hbm_bandwidth_ratio == ratio
@@ -328,7 +328,7 @@ def test_a_bandwidth_at_its_ends_is_one(install: Install, percent: float, ratio:
 )
 def test_an_absurd_number_is_missing(install: Install, changes: dict[str, int], value: str) -> None:
     """What no GPU can show, such as a negative number read as unsigned, is out of range."""
-    gpu = FakeGpu()
+    gpu = StandInGpu()
     for name, number in changes.items():
         setattr(gpu, name, number)
     sampler, library = sampler_of(gpu)
@@ -341,7 +341,7 @@ def test_an_absurd_number_is_missing(install: Install, changes: dict[str, int], 
 
 def test_a_name_that_is_no_text_is_empty(install: Install) -> None:
     """Bytes that are no UTF-8 are an unreadable answer."""
-    sampler, library = sampler_of(FakeGpu(uuid=b"\xff\xfe"))
+    sampler, library = sampler_of(StandInGpu(uuid=b"\xff\xfe"))
     install(library)
 
     assert read(sampler, 1.0)[0].uuid == ""
@@ -350,7 +350,7 @@ def test_a_name_that_is_no_text_is_empty(install: Install) -> None:
 
 def test_two_buffers_take_turns_and_are_given_back(install: Install) -> None:
     """Each GPU has two of the driver's buffers for good, filled in turn, freed at the end."""
-    sampler, library = sampler_of(FakeGpu(), FakeGpu(uuid=b"GPU-1"))
+    sampler, library = sampler_of(StandInGpu(), StandInGpu(uuid=b"GPU-1"))
     install(library)
     read(sampler, *map(float, range(1, 11)))
 
@@ -363,7 +363,7 @@ def test_two_buffers_take_turns_and_are_given_back(install: Install) -> None:
 
 def test_samples_too_close_together_are_not_compared(install: Install) -> None:
     """Under 100 ms the driver has no new sample: no bandwidth, and the older sample is kept for the next reading."""
-    sampler, library = sampler_of(FakeGpu())
+    sampler, library = sampler_of(StandInGpu())
     install(library)
 
     assert read(sampler, 1.0, 1.05)[0].hbm_bandwidth_ratio is None
@@ -373,7 +373,7 @@ def test_samples_too_close_together_are_not_compared(install: Install) -> None:
 
 def test_a_reading_is_handed_over_once(install: Install) -> None:
     """What was taken is not passed off as new."""
-    sampler, library = sampler_of(FakeGpu())
+    sampler, library = sampler_of(StandInGpu())
     install(library)
     read(sampler, 1.0)
 

@@ -19,7 +19,7 @@ from flyball_agents.sampling import Reading, Sampler
 from flyball_core.frames import ENGINE_NUMBERS, EngineSample, GatewaySample
 from flyball_core.ids import BootId, EngineId, Incarnation
 from flyball_service.config import ScrapedEngine, ScrapedGateway
-from harness.metrics_pages import MODEL, VllmPage
+from flyball_twin.stand_ins.pages import MODEL, VllmPage
 from sampler_contract import SamplerContract
 
 URL = "http://127.0.0.1:8000/metrics"

@@ -24,7 +24,7 @@ from flyball_agents.node.scraping import (
 from flyball_core.errors import Rejected
 from flyball_core.ids import BootId
 from flyball_service.config import ScrapedEngine
-from harness.metrics_pages import VllmPage
+from flyball_twin.stand_ins.pages import VllmPage
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LIMITS = PageLimits(timeout_s=0.3)

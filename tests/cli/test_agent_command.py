@@ -13,8 +13,8 @@ import structlog
 
 from cli_calls import Answer
 from documented_shapes import same_shape
-from harness.fake_nvml import ERROR_CODES, FakeGpu, FakeNvml, installed
-from harness.metrics_pages import MODEL, VllmPage
+from flyball_twin.stand_ins.nvml import ERROR_CODES, StandInGpu, StandInNvml, installed
+from flyball_twin.stand_ins.pages import MODEL, VllmPage
 
 Flyball = Callable[..., Answer]
 
@@ -27,7 +27,7 @@ def own_logs() -> Iterator[None]:
 
 
 @pytest.fixture
-def install() -> Iterator[Callable[[FakeNvml | None], None]]:
+def install() -> Iterator[Callable[[StandInNvml | None], None]]:
     """Puts a library below pynvml until the test is over."""
     with ExitStack() as stack:
         yield lambda library: stack.enter_context(installed(library))
@@ -70,10 +70,10 @@ def written(folder: Path, url: str, gpus: str = "nvml", model: str = MODEL) -> P
 
 
 def test_where_everything_can_be_read_it_says_so(
-    flyball: Flyball, install: Callable[[FakeNvml | None], None], tmp_path: Path
+    flyball: Flyball, install: Callable[[StandInNvml | None], None], tmp_path: Path
 ) -> None:
     """Exit code 0; each value with its source, each page with its size; and nothing is written."""
-    install(FakeNvml(FakeGpu()))
+    install(StandInNvml(StandInGpu()))
     with page_of(VllmPage().text()) as url:
         answer = flyball("agent", "--check", "--config", written(tmp_path, url))
 
@@ -86,10 +86,12 @@ def test_where_everything_can_be_read_it_says_so(
 
 
 def test_the_documents_are_as_documented(
-    flyball: Flyball, install: Callable[[FakeNvml | None], None], tmp_path: Path
+    flyball: Flyball, install: Callable[[StandInNvml | None], None], tmp_path: Path
 ) -> None:
     """With everything there, and with everything wrong, the document has the documented shape."""
-    install(FakeNvml(FakeGpu(), FakeGpu(errors={"nvmlDeviceGetHandleByIndex_v2": ERROR_CODES["NO_PERMISSION"]})))
+    install(
+        StandInNvml(StandInGpu(), StandInGpu(errors={"nvmlDeviceGetHandleByIndex_v2": ERROR_CODES["NO_PERMISSION"]}))
+    )
     page = VllmPage().text(without="num_requests_waiting{", rename={"kv_cache_usage_perc": "gpu_cache_usage_perc"})
     with page_of(page) as url:
         document = flyball("agent", "--check", "--json", "--config", written(tmp_path, url)).document
@@ -103,10 +105,10 @@ def test_the_documents_are_as_documented(
 
 @pytest.mark.parametrize("error", ["NO_PERMISSION", "NOT_SUPPORTED", "TIMEOUT"])
 def test_a_value_that_is_missing_is_named_with_what_would_help(
-    flyball: Flyball, install: Callable[[FakeNvml | None], None], error: str
+    flyball: Flyball, install: Callable[[StandInNvml | None], None], error: str
 ) -> None:
     """Exit code 1; which right or which GPU is missing, where anything is known to help."""
-    install(FakeNvml(FakeGpu(errors={"nvmlGpmSampleGet": ERROR_CODES[error]})))
+    install(StandInNvml(StandInGpu(errors={"nvmlGpmSampleGet": ERROR_CODES[error]})))
     answer = flyball("agent", "--check")
     (value,) = [one for one in read_values(flyball("agent", "--check", "--json")) if one["missing"]]
 
@@ -123,7 +125,7 @@ def read_values(answer: Answer) -> list[dict[str, Any]]:
 
 
 def test_a_machine_without_gpus_is_told_what_to_write(
-    flyball: Flyball, install: Callable[[FakeNvml | None], None], tmp_path: Path
+    flyball: Flyball, install: Callable[[StandInNvml | None], None], tmp_path: Path
 ) -> None:
     """No library is something missing, unless the configuration says that there are no GPUs."""
     install(None)

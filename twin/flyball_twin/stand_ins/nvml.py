@@ -43,7 +43,7 @@ ERROR_CODES: dict[str, int] = {
 
 
 @dataclass
-class FakeGpu:
+class StandInGpu:
     """What a GPU shows; numbers in the library's own units."""
 
     uuid: bytes = b"GPU-00000000"
@@ -85,10 +85,10 @@ def _at(reference: Any) -> Any:
     return reference._obj  # noqa: SLF001 - the one way to the object behind a reference
 
 
-class FakeNvml:
+class StandInNvml:
     """The library: some GPUs, errors by call, and an account of what was called and allocated."""
 
-    def __init__(self, *gpus: FakeGpu) -> None:
+    def __init__(self, *gpus: StandInGpu) -> None:
         self.gpus = list(gpus)
         self.errors: dict[str, int] = {}
         """Error code by call: what the library answers instead, whichever GPU is asked."""
@@ -144,7 +144,7 @@ class FakeNvml:
         return 0
 
     def _handle(self, index: Any, device: Any) -> int:
-        gpu: FakeGpu = self.gpus[index.value]
+        gpu: StandInGpu = self.gpus[index.value]
         if "nvmlDeviceGetHandleByIndex_v2" in gpu.errors:
             return gpu.errors["nvmlDeviceGetHandleByIndex_v2"]
         ctypes.memmove(ctypes.addressof(_at(device)), ctypes.byref(ctypes.c_void_p(index.value + 1)), 8)
@@ -192,32 +192,32 @@ def _index_of(device: Any) -> int:
 
 
 def _value(attribute: str) -> Callable[..., None]:
-    def set_it(gpu: FakeGpu, *arguments: Any) -> None:
+    def set_it(gpu: StandInGpu, *arguments: Any) -> None:
         _at(arguments[-1]).value = getattr(gpu, attribute)
 
     return set_it
 
 
 def _text(attribute: str) -> Callable[..., None]:
-    def set_it(gpu: FakeGpu, buffer: Any, _size: Any) -> None:
+    def set_it(gpu: StandInGpu, buffer: Any, _size: Any) -> None:
         buffer.value = getattr(gpu, attribute)
 
     return set_it
 
 
-def _mig(gpu: FakeGpu, current: Any, pending: Any) -> None:
+def _mig(gpu: StandInGpu, current: Any, pending: Any) -> None:
     _at(current).value = _at(pending).value = gpu.mig
 
 
-def _utilization(gpu: FakeGpu, rates: Any) -> None:
+def _utilization(gpu: StandInGpu, rates: Any) -> None:
     _at(rates).gpu, _at(rates).memory = gpu.busy_percent, gpu.memory_time_percent
 
 
-def _memory(gpu: FakeGpu, memory: Any) -> None:
+def _memory(gpu: StandInGpu, memory: Any) -> None:
     _at(memory).total, _at(memory).used = gpu.total_bytes, gpu.used_bytes
 
 
-def _field(gpu: FakeGpu, _count: Any, values: Any) -> None:
+def _field(gpu: StandInGpu, _count: Any, values: Any) -> None:
     value = _at(values)[0]
     assert value.fieldId == pynvml.NVML_FI_DEV_MEMORY_TEMP
     value.nvmlReturn = gpu.memory_temperature_return
@@ -225,7 +225,7 @@ def _field(gpu: FakeGpu, _count: Any, values: Any) -> None:
     value.value.uiVal = gpu.memory_temperature_c
 
 
-def _support(gpu: FakeGpu, support: Any) -> None:
+def _support(gpu: StandInGpu, support: Any) -> None:
     _at(support).isSupportedDevice = gpu.gpm
 
 
@@ -249,7 +249,7 @@ _OF_A_GPU: dict[str, Callable[..., None]] = {
 
 
 @contextmanager
-def installed(library: FakeNvml | None) -> Iterator[None]:
+def installed(library: StandInNvml | None) -> Iterator[None]:
     """Pynvml's library is `library`; None: as on a machine without one, where pynvml looks and finds none."""
     pointers = pynvml._nvmlGetFunctionPointer_cache  # noqa: SLF001 - it remembers functions of the library before
     before, known = pynvml.nvmlLib, dict(pointers)
