@@ -103,22 +103,29 @@ class ScriptedPool:
             )
         yield Attach(pool=self.pool, kind=TargetKind.GATEWAY, target=GATEWAY, incarnation=self._incarnation)
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        return len(self._nodes)
+
     def frames(self, second: int) -> list[Frame]:
         """One frame per node: what its agent sees `second` seconds after the start."""
-        return [
-            Frame(
-                agent=AgentId(f"node-{number:02d}"),
-                boot=BootId("boot-1"),
-                pool=self.pool,
-                seq=second,
-                wall_s=START_WALL_S + second,
-                monotonic_s=1_000.0 + second,
-                backlog=False,
-                gpus=tuple([self._gpu(number, index, second) for index in range(len(engines))]),
-                engines=tuple([self._sample(engine, index, second) for index, engine in enumerate(engines)]),
-            )
-            for number, engines in enumerate(self._nodes)
-        ]
+        return [self.frame(number, second) for number in range(len(self._nodes))]
+
+    def frame(self, number: int, second: int) -> Frame:
+        """The frame of one node; its counters grow by a second's work at every call."""
+        engines = self._nodes[number]
+        return Frame(
+            agent=AgentId(f"node-{number:02d}"),
+            boot=BootId("boot-1"),
+            pool=self.pool,
+            seq=second,
+            wall_s=START_WALL_S + second,
+            monotonic_s=1_000.0 + second,
+            backlog=False,
+            gpus=tuple([self._gpu(number, index, second) for index in range(len(engines))]),
+            engines=tuple([self._sample(engine, index, second) for index, engine in enumerate(engines)]),
+        )
 
     def answers(self, messages: Iterable[object]) -> list[Ack]:
         """The acks of directives and tables; their values hold from the next frame on."""

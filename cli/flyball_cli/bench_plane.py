@@ -1,30 +1,34 @@
 """How quick and how costly the plane is, over real sockets: the figures of `flyball bench plane`.
 
 The controller is the installed `flyball controller` in a process of its own with an embedded log; agents and
-engines are played by this process, each over its own connection. What is measured is the way, not the policy's
-patience: `frame_to_ack_ms` is the append of a frame plus the way from the tick that decides to the ack in the log.
-What a frame waits on purpose (the lateness window, the next tick) is stated beside it.
+engines are played by this process. What is measured is the way, not the policy's patience: `frame_to_ack_ms` is
+the append of a frame plus the way from the tick that decides to the ack in the log. What a frame waits on
+purpose (the lateness window, the next tick) is stated beside it. Each run is a new controller with a new log.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from flyball_cli.bench_acks import Answers, answers_within, read_recorded
 from flyball_cli.bench_agent import AgentCost, measure_agent
 from flyball_cli.bench_fleet import POLICY, ScriptedPool
-from flyball_cli.bench_sockets import PERIOD_S, SocketFleet
+from flyball_cli.bench_sockets import Ran, SocketFleet
+from flyball_cli.bench_watching import seen
 from flyball_cli.processes import Processes, free_port
-from flyball_controller.machine.filing import LATENESS_S
+from flyball_core.errors import Rejected
+from flyball_log import open_log
+from flyball_log.embedded.folder import partition_folder
+from flyball_log.interface import Topic
 
 SIZES = (10, 200)
 """Engines beside the controller."""
-PER_NODE = 8
+MOST_PER_NODE = 8
 SETTLE_S = 5.0
 """Everybody has attached and the first settings are out before anything is measured."""
 
-CONFIG = """\
+_CONFIG = """\
 log: log
 state: state
 tls: none
@@ -39,79 +43,80 @@ controller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneCost:
-    """The plane at one size."""
+    """The plane at one size, in one run."""
 
     engines: int
-    frame_to_ack_s: tuple[float, ...]
-    tick_to_ack_s: tuple[float, ...]
-    append_s: tuple[float, ...]
-    nacks: int
-    failures: int
-    controller_cpu_share: float
-    controller_rss_bytes: int
+    ran: Ran
+    answers: Answers
+    controller_peak_rss_bytes: int
+
+    @property
+    def frame_to_ack_s(self) -> list[float]:
+        """Of every ack: the way from its tick, and before it the append of the newest frame of its engine's node."""
+        appended = self.ran.last_append_s
+        return [
+            appended[engine] + took_s
+            for (_, engine), took_s in self.answers.tick_to_ack_s.items()
+            if engine in appended  # else every append of its node failed, and that is counted
+        ]
 
 
-async def measure_plane(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """All figures, as the documented JSON. Raises `Fatal` or `Retryable` if a process does not come up."""
-    found = []
-    for engines in SIZES:
-        say(f"{engines} engines, {seconds:g} s ...")
+@dataclass(slots=True)
+class PlaneRuns:
+    """All runs, by size and of the agent."""
+
+    sizes: dict[int, list[PlaneCost]] = field(default_factory=dict)
+    agent: list[AgentCost] = field(default_factory=list)
+
+
+async def measure_plane(
+    measure_s: float, runs: int, say: Callable[[str], None], *, sizes: Sequence[int] = SIZES, settle_s: float = SETTLE_S
+) -> PlaneRuns:
+    """Measure each size and the agent, in turns. Raises `Fatal` or `Retryable` if a process does not come up."""
+    found = PlaneRuns()
+    for run in range(runs):
+        for engines in sizes:
+            say(f"run {run + 1} of {runs}: {engines} engines, {measure_s:g} s ...")
+            with TemporaryDirectory(prefix="flyball-bench-") as folder:
+                cost = await _measure(engines, settle_s, measure_s, Path(folder))
+                found.sizes.setdefault(engines, []).append(cost)
+        say(f"run {run + 1} of {runs}: one agent, {measure_s:g} s ...")
         with TemporaryDirectory(prefix="flyball-bench-") as folder:
-            found.append(await _measure(engines, seconds, Path(folder)))
-    say(f"one agent, 8 GPUs and 8 engines, {seconds:g} s ...")
-    with TemporaryDirectory(prefix="flyball-bench-") as folder:
-        agent = await measure_agent(seconds, Path(folder))
-    return plane_document(found, agent)
+            found.agent.append(await measure_agent(settle_s, measure_s, Path(folder)))
+    return found
 
 
-async def _measure(engines: int, seconds: float, folder: Path) -> PlaneCost:
+async def _measure(engines: int, settle_s: float, measure_s: float, folder: Path) -> PlaneCost:
     grpc, http = free_port(), free_port()
-    (folder / "flyball.yaml").write_text(CONFIG.format(grpc=grpc, http=http))
+    (folder / "flyball.yaml").write_text(_CONFIG.format(grpc=grpc, http=http))
     (folder / "policy.yaml").write_text(POLICY)
-    nodes, rest = divmod(engines, PER_NODE)
-    pool = ScriptedPool(nodes=nodes + bool(rest), per_node=PER_NODE if not rest else -(-engines // (nodes + 1)))
+    pool = scripted_pool(engines)
     with Processes(folder) as processes:
         controller = processes.start("controller", "controller", "--config", str(folder / "flyball.yaml"))
         await controller.ready(f"127.0.0.1:{http}")
-        fleet = SocketFleet(pool, f"127.0.0.1:{grpc}", str(folder / "log"), folder / "receivers")
-        share = await fleet.run(SETTLE_S, seconds, controller.cpu_s)
+        log = await open_log(str(folder / "log"), read_only=True)
+        try:
+            partition = log.partition_of(pool.pool)
+            inputs = partition_folder(folder / "log", Topic.INPUTS, partition)
+            durable = folder / "durable"
+            watcher = processes.start("watcher", str(inputs), str(durable), module="flyball_cli.bench_watching")
+            fleet = SocketFleet(pool, f"127.0.0.1:{grpc}", folder / "receivers")
+            ran = await fleet.run(settle_s, measure_s, controller.cpu_s)
+            watcher.stop()
+            recorded = await read_recorded(log, partition)
+        finally:
+            await log.close()
         return PlaneCost(
-            engines=len(pool.engines),
-            frame_to_ack_s=tuple(fleet.seen.frame_to_ack_s),
-            tick_to_ack_s=tuple(fleet.seen.tick_to_ack_s),
-            append_s=tuple(fleet.seen.append_s),
-            nacks=fleet.seen.nacks,
-            failures=fleet.seen.failures,
-            controller_cpu_share=share,
-            controller_rss_bytes=controller.rss_bytes(),
+            engines=engines,
+            ran=ran,
+            answers=answers_within(recorded, seen(durable), ran.began_s, ran.ended_s),
+            controller_peak_rss_bytes=controller.peak_rss_bytes(),
         )
 
 
-def plane_document(found: Sequence[PlaneCost], agent: AgentCost) -> dict[str, Any]:
-    """The figures as the documented JSON."""
-    largest = found[-1]
-    return {
-        "schema": "flyball.bench-plane/1",
-        "frame_to_ack_ms": {str(cost.engines): _spread_ms(cost.frame_to_ack_s) for cost in found},
-        "tick_to_ack_ms": {str(cost.engines): _spread_ms(cost.tick_to_ack_s) for cost in found},
-        "append_ms": {str(cost.engines): _spread_ms(cost.append_s) for cost in found},
-        "waits_on_purpose_s": {"lateness": LATENESS_S, "next_tick_at_most": PERIOD_S},
-        "controller_cpu_share": largest.controller_cpu_share,
-        "controller_cpu_share_by_engines": {str(cost.engines): cost.controller_cpu_share for cost in found},
-        "controller_rss_mb": largest.controller_rss_bytes / 1e6,
-        "agent_cpu_share": agent.cpu_share,
-        "agent_rss_mb": agent.rss_bytes / 1e6,
-        "agent": {key: value for key, value in asdict(agent).items() if key not in ("cpu_share", "rss_bytes")},
-        "nacks": sum(cost.nacks for cost in found),
-        "failed_appends": sum(cost.failures for cost in found),
-    }
-
-
-def _spread_ms(values_s: Sequence[float]) -> dict[str, float | int | None]:
-    """Count, median and 99th percentile (nearest rank), in milliseconds; None where nothing was measured."""
-    ordered = sorted(values_s)
-
-    def at(share: float) -> float | None:
-        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
-
-    return {"count": len(ordered), "p50": at(0.5), "p99": at(0.99)}
+def scripted_pool(engines: int) -> ScriptedPool:
+    """A pool of so many engines on as few nodes as hold them evenly. Raises `Rejected` for none."""
+    if engines < 1:
+        raise Rejected(f"{engines} engines make no pool")
+    per_node = next(number for number in range(MOST_PER_NODE, 0, -1) if engines % number == 0)
+    return ScriptedPool(nodes=engines // per_node, per_node=per_node)

@@ -34,13 +34,20 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-class Process:
-    """One running `flyball ARGUMENTS`; `name` is what messages call it. Raises `Fatal` if it cannot be started."""
+FLYBALL = "flyball_cli.main"
+"""The module of the installed command."""
 
-    def __init__(self, name: str, arguments: Sequence[str], lines: Path) -> None:
+
+class Process:
+    """One running `flyball ARGUMENTS`; `name` is what messages call it. Raises `Fatal` if it cannot be started.
+
+    `module` is another module of ours whose `main` is run instead.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], lines: Path, module: str = FLYBALL) -> None:
         self.name = name
         self.lines = lines
-        command = [sys.executable, "-c", "from flyball_cli.main import main; main()", *arguments]
+        command = [sys.executable, "-c", f"from {module} import main; main()", *arguments]
         with lines.open("ab") as out:
             try:
                 self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: S603 - our own command
@@ -89,6 +96,12 @@ class Process:
         """Memory it holds now."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def peak_rss_bytes(self) -> int:
+        """The most memory it has held since it was started."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        [kilobytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(kilobytes) * 1024
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self._child.kill()
@@ -122,8 +135,8 @@ class Processes:
         for process in reversed(self.started):
             process.stop()
 
-    def start(self, name: str, *arguments: str) -> Process:
-        """Start `flyball ARGUMENTS`; its lines go to NAME.log."""
-        process = Process(name, arguments, self._folder / f"{name}.log")
+    def start(self, name: str, *arguments: str, module: str = FLYBALL) -> Process:
+        """Start `flyball ARGUMENTS`, or the `main` of another module; its lines go to NAME.log."""
+        process = Process(name, arguments, self._folder / f"{name}.log", module)
         self.started.append(process)
         return process

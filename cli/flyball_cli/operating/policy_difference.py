@@ -59,8 +59,13 @@ def changed_meaning(old: str, new: str) -> list[dict[str, Any]] | None:
     return [
         {"field": path, "old": before.get(path), "new": after.get(path)}
         for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path) or (path in before) != (path in after)
+        if before.get(path) != after.get(path) and not (_empty(before.get(path)) and _empty(after.get(path)))
     ]
+
+
+def _empty(value: Plain) -> bool:
+    """Whether nothing stands there: no field, no value, or a list of nothing."""
+    return value is None or value == []
 
 
 def meaning_lines(changes: list[dict[str, Any]] | None) -> list[str]:

@@ -15,7 +15,8 @@ from flyball_controller.serving.doorway import Doorway, Plane
 from flyball_controller.serving.refusals import Refusal, refusing
 from flyball_controller.serving.status import partition_status, pool_status
 from flyball_core.errors import OffsetGone
-from flyball_log.interface import Log, Record, Topic
+from flyball_log.interface import Bounds, Log, Record, Topic
+from flyball_proto.codec import is_tick
 from flyball_proto.v1 import outputs_pb2, services_pb2 as pb
 
 PAGE_BYTES = 1024 * 1024
@@ -77,6 +78,9 @@ class ReadDoor:
         async with refusing(context):
             self._doorway.caller(context, "viewer", "operator")
             plane = self._doorway.plane()
+            if request.follow and (request.last or request.before_offset):
+                said = "`follow` goes with neither `last` nor `before_offset`: what comes has no end yet"
+                raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", said)
             if request.pool:
                 plane.must_know(request.pool)
             elif request.partition >= plane.log.partitions:
@@ -86,22 +90,36 @@ class ReadDoor:
                 yield page
 
     async def _pages(self, log: Log, request: pb.DecisionsRequest) -> AsyncIterator[pb.DecisionsPage]:
-        """Pages up to the end as it is now, and on from there if asked to follow; the first one even if it is empty."""
+        """Pages up to the end as it is now, and on from there if asked to follow; the first one even if it is empty.
+
+        However few records are asked for, a page is made of each handful that is read: it shows that somebody reads.
+        """
         partition = log.partition_of(request.pool) if request.pool else request.partition
-        bounds = await log.bounds(Topic.DECISIONS, partition)
-        at = bounds.end if request.follow and request.from_end else request.from_offset or bounds.begin
-        if at < bounds.begin:
-            raise OffsetGone(at, bounds.begin)
+        at, end = _span(request, await log.bounds(Topic.DECISIONS, partition))
         wait_s = 0.0
         while True:
-            reading = log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
-            records = await self._doorway.unless_stopping(reading)
-            page, at = _page(records, request.pool.encode(), at)
+            limit = READ_AT_ONCE if request.follow else min(READ_AT_ONCE, max(end - at, 0))
+            records: list[Record] = []
+            if limit:
+                reading = log.read(Topic.DECISIONS, partition, at, limit=limit, wait_s=wait_s)
+                records = await self._doorway.unless_stopping(reading)
+            page, at = _page(records, request, at)
             if page.entries or not wait_s:
                 yield page
-            if not request.follow and (at >= bounds.end or not records):
+            if not request.follow and (at >= end or not records):
                 return
             wait_s = WAIT_S if request.follow else 0.0
+
+
+def _span(request: pb.DecisionsRequest, bounds: Bounds) -> tuple[int, int]:
+    """Where to read from, and up to where unless asked to follow. Raises `OffsetGone` for what is kept no more."""
+    end = min(request.before_offset or bounds.end, bounds.end)
+    if request.last:
+        return min(max(bounds.begin, end - request.last), end), end
+    at = bounds.end if request.follow and request.from_end else request.from_offset or bounds.begin
+    if at < bounds.begin:
+        raise OffsetGone(at, bounds.begin)
+    return at, end
 
 
 def _held(plane: Plane) -> list[Owned]:
@@ -110,16 +128,17 @@ def _held(plane: Plane) -> list[Owned]:
     return [held[partition] for partition in sorted(held) if not held[partition].lost]
 
 
-def _page(records: list[Record], pool: bytes, at: int) -> tuple[pb.DecisionsPage, int]:
-    """The records of a pool, or all for an empty one, as far as a page takes them; where to go on."""
-    page, size = pb.DecisionsPage(), 0
+def _page(records: list[Record], request: pb.DecisionsRequest, at: int) -> tuple[pb.DecisionsPage, int]:
+    """Those of the records that are asked for, as far as a page takes them; where to go on."""
+    page, size, pool = pb.DecisionsPage(from_offset=at), 0, request.pool.encode()
     for record in records:
         if size >= PAGE_BYTES:
             break
         at = record.offset + 1
-        if record.value is not None and pool in (b"", record.key):
-            size += len(record.value)
-            told = outputs_pb2.AuditRecord.FromString(record.value)
-            page.entries.append(pb.DecisionEntry(offset=record.offset, record=told))
+        if record.value is None or pool not in (b"", record.key) or (request.without_ticks and is_tick(record.value)):
+            continue
+        size += len(record.value)
+        told = outputs_pb2.AuditRecord.FromString(record.value)
+        page.entries.append(pb.DecisionEntry(offset=record.offset, record=told))
     page.next_offset = at
     return page, at

@@ -120,13 +120,13 @@ class Tenure:
                 except FlyballError as error:
                     health.waits_for(self._name, str(error))
                     self._office.measures.failed("owner")
-                    await self._rest(self._backoff.next_s())
+                    await self._recover()
                 except Exception:  # the boundary of this loop: one partition must not take the others down
                     log.exception("owner_failed", partition=self.partition)
                     health.waits_for(self._name, "its owner failed and begins anew")
                     self._office.measures.failed("owner")
                     self._drop()
-                    await self._rest(self._backoff.next_s())
+                    await self._recover()
         finally:
             self._drop()
             health.ended(self._name)
@@ -219,9 +219,16 @@ class Tenure:
         else:
             log.error("another_process_writes_this_log", log=where, partition=self.partition, claimed_by=owned.lost_to)
         self._office.health.waits_for(self._name, why)
-        await self._until_ours_anew(_now_s() + Random().uniform(*self._office.reclaim_s))
+        await self._recover()
         if not self._ours():
             self.end()
+
+    async def _recover(self) -> None:
+        """Pause after a failure; longer before another claim: after a frozen time the group's share is an old one."""
+        if self.partition in self._office.owner.owned:
+            await self._rest(self._backoff.next_s())
+        else:
+            await self._until_ours_anew(_now_s() + Random().uniform(*self._office.reclaim_s))
 
     async def _until_ours_anew(self, until_s: float) -> None:
         """Wait for the group to take the partition away and give it back; until then its share may be an old one."""

@@ -5,7 +5,7 @@ reason, because bad input is data. Decoding an output raises `Rejected`, because
 outputs are our own and a wrong one is a fault.
 """
 
-from flyball_proto.codec.inputs import decode_input, encode_input
+from flyball_proto.codec.inputs import decode_input, encode_input, is_attach
 from flyball_proto.codec.outputs import (
     CheckpointPart,
     decode_audit,
@@ -14,6 +14,7 @@ from flyball_proto.codec.outputs import (
     encode_audit,
     encode_checkpoint,
     encode_directive,
+    is_tick,
 )
 from flyball_proto.codec.streams import (
     Pushed,
@@ -36,6 +37,8 @@ __all__ = [
     "encode_checkpoint",
     "encode_directive",
     "encode_input",
+    "is_attach",
+    "is_tick",
     "pusher_message",
     "read_pusher_message",
     "read_receiver_message",

@@ -48,6 +48,9 @@ from flyball_proto.codec.words import (
 )
 from flyball_proto.v1 import common_pb2, inputs_pb2 as pb
 
+_ATTACH = bytes([pb.InputRecord.ATTACH_FIELD_NUMBER << 3 | 2])
+"""How the bytes of an attach begin: its field's number, and that a length follows."""
+
 
 def _kind(member: TargetKind) -> common_pb2.TargetKind.ValueType:
     return common_pb2.TargetKind.ValueType(TARGET_KINDS.number(member))
@@ -301,6 +304,11 @@ def encode_input(body: Body) -> bytes:
     except (TypeError, ValueError) as error:  # out of a field's range, or no text
         raise Rejected(f"this {type(body).__name__} does not fit the contract: {error}") from error
     return record.SerializeToString(deterministic=True)
+
+
+def is_attach(value: bytes | None) -> bool:
+    """Whether an encoded input is an attach, by its first byte alone: few are."""
+    return value is not None and value.startswith(_ATTACH)
 
 
 def decode_input(offset: int, value: bytes | None) -> Input:

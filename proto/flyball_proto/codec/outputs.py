@@ -32,6 +32,9 @@ from flyball_proto.codec.words import (
 )
 from flyball_proto.v1 import common_pb2, outputs_pb2 as pb
 
+_TICK = bytes([pb.AuditRecord.TICK_FIELD_NUMBER << 3 | 2])
+"""How the bytes of a tick's record begin: its field's number, and that a length follows."""
+
 _KINDS = EnumPair(
     "record kind",
     {
@@ -159,6 +162,11 @@ def encode_audit(output: DecisionRecord | TickRecord) -> bytes:
     else:
         _fill_decision(record.decision, output)
     return record.SerializeToString(deterministic=True)
+
+
+def is_tick(value: bytes) -> bool:
+    """Whether an encoded record of the decisions topic is a tick's: most are. Looks at its first byte alone."""
+    return value.startswith(_TICK)
 
 
 def decode_audit(value: bytes) -> DecisionRecord | TickRecord:

@@ -555,6 +555,9 @@ class DecisionsRequest(google.protobuf.message.Message):
     FOLLOW_FIELD_NUMBER: builtins.int
     FROM_END_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
+    WITHOUT_TICKS_FIELD_NUMBER: builtins.int
+    LAST_FIELD_NUMBER: builtins.int
+    BEFORE_OFFSET_FIELD_NUMBER: builtins.int
     pool: builtins.str
     from_offset: builtins.int
     follow: builtins.bool
@@ -562,6 +565,13 @@ class DecisionsRequest(google.protobuf.message.Message):
     """with `follow`: only what comes from now on"""
     partition: builtins.int
     """of an empty pool: every record of this partition"""
+    without_ticks: builtins.bool
+    last: builtins.int
+    """Not with `follow`. Reading from the end: of the records at these many offsets before
+    `before_offset` those that are asked for; 0: from `from_offset` on.
+    """
+    before_offset: builtins.int
+    """only records before it; 0: up to the end as it is now"""
     def __init__(
         self,
         *,
@@ -570,8 +580,11 @@ class DecisionsRequest(google.protobuf.message.Message):
         follow: builtins.bool = ...,
         from_end: builtins.bool = ...,
         partition: builtins.int = ...,
+        without_ticks: builtins.bool = ...,
+        last: builtins.int = ...,
+        before_offset: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["follow", b"follow", "from_end", b"from_end", "from_offset", b"from_offset", "partition", b"partition", "pool", b"pool"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["before_offset", b"before_offset", "follow", b"follow", "from_end", b"from_end", "from_offset", b"from_offset", "last", b"last", "partition", b"partition", "pool", b"pool", "without_ticks", b"without_ticks"]) -> None: ...
 
 global___DecisionsRequest = DecisionsRequest
 
@@ -581,8 +594,13 @@ class DecisionsPage(google.protobuf.message.Message):
 
     ENTRIES_FIELD_NUMBER: builtins.int
     NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    FROM_OFFSET_FIELD_NUMBER: builtins.int
     next_offset: builtins.int
     """where to go on"""
+    from_offset: builtins.int
+    """Where this page's reading began. With `last`, the first page's is where the next older
+    stretch ends; nothing older is kept if it is the `before_offset` that was asked for.
+    """
     @property
     def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionEntry]: ...
     def __init__(
@@ -590,8 +608,9 @@ class DecisionsPage(google.protobuf.message.Message):
         *,
         entries: collections.abc.Iterable[global___DecisionEntry] | None = ...,
         next_offset: builtins.int = ...,
+        from_offset: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entries", b"entries", "next_offset", b"next_offset"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "from_offset", b"from_offset", "next_offset", b"next_offset"]) -> None: ...
 
 global___DecisionsPage = DecisionsPage
 

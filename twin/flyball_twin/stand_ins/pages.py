@@ -1,10 +1,15 @@
-"""Prometheus pages as engines serve them, made by the client library that vLLM itself uses."""
+"""vLLM's Prometheus page at its full size, made by the client library that vLLM itself uses.
+
+The twin's own engines serve a smaller page, of what they simulate. This one has every family of one large server
+that Flyball reads and most of those that it must skip; its numbers are moved by hand and have no physics.
+"""
 
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 MODEL = "llama-3.1-8b"
+"""The model's name on every line, unless another is given."""
 _SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640)
 _TOKENS = tuple(float(2**power) for power in range(18))
 
@@ -48,7 +53,10 @@ CONFIG = {
 
 
 class VllmPage:
-    """One vLLM server's metrics, changed as its engines work. One page of one rank has about 300 lines."""
+    """One vLLM server's metrics, moved as its ranks work; of one rank about 52 kB.
+
+    `started_s` is the process's start, Unix seconds; None leaves it out.
+    """
 
     def __init__(self, *, ranks: int = 1, model: str = MODEL, started_s: float | None = 1.7e9) -> None:
         self.registry = CollectorRegistry()
