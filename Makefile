@@ -3,7 +3,7 @@
 #
 #   PYTHON=...      the interpreter to make .venv with (default: the first of 3.12, 3.11, 3.13 on the path)
 #   LOG=kafka       demo: through a real Apache Kafka on this machine (Java 17, Maven)
-#   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS and TEST_ARGS
+#   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS (bench spine), PLANE_ARGS and TEST_ARGS
 #   JOBS=...        test processes at once (default: one per core)
 
 JOBS ?= auto
@@ -17,7 +17,7 @@ help:
 	@echo "make demo    two small fleets on real traffic, one static, one governed (LOG=kafka: through Kafka)"
 	@echo "make test    all tests"
 	@echo "make check   lint, format, types, import layers, generated code, docs"
-	@echo "make bench   how fast the spine is, and what step costs on it"
+	@echo "make bench   how fast the spine is, and how quick and costly the plane is over real sockets"
 	@echo "make proto   generate the Python code of the wire contract again"
 	@echo "make docs    build the documentation into site/"
 
@@ -48,6 +48,7 @@ check: setup
 
 bench: setup
 	$(bin)/flyball bench spine $(BENCH_ARGS)
+	$(bin)/flyball bench plane $(PLANE_ARGS)
 
 proto: setup
 	PYTHON="$(CURDIR)/$(bin)/python" scripts/generate_proto

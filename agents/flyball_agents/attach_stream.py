@@ -16,7 +16,7 @@ from flyball_core.errors import Retryable
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_proto.v1.services_pb2_grpc import AttachServiceStub
 from flyball_service.channels import ATTACH_BYTES, channel
-from flyball_service.tls import Tls
+from flyball_service.tls import Tls, check_address
 
 if TYPE_CHECKING:
     _Call = grpc.aio.StreamStreamCall[pb.ReceiverMessage, pb.PusherMessage]
@@ -64,13 +64,25 @@ class GrpcStream:
         await self._channel.close(None)
 
 
+class _GrpcStreams:
+    """Streams with one set of certificates, or in plaintext."""
+
+    def __init__(self, tls: Tls | None) -> None:
+        self._tls = tls
+
+    def __call__(self, place: Place) -> GrpcStream:
+        """A stream; raises `FlyballError` if there can be none."""
+        own = channel(place.address, self._tls, receive_bytes=ATTACH_BYTES, certified_name=place.host)
+        return GrpcStream(own)
+
+    def check(self, address: str) -> None:
+        """Raise `Rejected` if HOST:PORT is malformed, or plaintext would leave this machine."""
+        check_address(address, self._tls)
+
+
 def grpc_streams(tls: Tls | None) -> Open:
     """Opens streams over TLS, or in plaintext where `tls` is None and the controller is on this machine."""
-
-    def open_stream(place: Place) -> GrpcStream:
-        return GrpcStream(channel(place.address, tls, receive_bytes=ATTACH_BYTES, certified_name=place.host))
-
-    return open_stream
+    return _GrpcStreams(tls)
 
 
 def _said_by(error: grpc.aio.AioRpcError) -> AttachRefused | Retryable:

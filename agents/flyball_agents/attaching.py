@@ -63,8 +63,16 @@ class Stream(Protocol):
         ...
 
 
-Open = Callable[[Place], Stream]
-"""Opens a stream without waiting; raises `FlyballError` if there can be none (certificates that cannot be read)."""
+class Open(Protocol):
+    """Opens streams, without waiting."""
+
+    def __call__(self, place: Place) -> Stream:
+        """A stream; raises `FlyballError` if there can be none (certificates that cannot be read)."""
+        ...
+
+    def check(self, address: str) -> None:
+        """Raise `Rejected` if HOST:PORT is malformed, or may not be spoken to in plaintext."""
+        ...
 
 
 class Tell(Protocol):
@@ -170,7 +178,8 @@ class Surroundings:
 class Attacher:
     """Keeps `receiver` attached to one of the controllers at `addresses` (HOST:PORT); drive it with `run`.
 
-    From its making on, nobody else calls the receiver. Raises `Rejected` for a malformed address.
+    From its making on, nobody else calls the receiver. Raises `Rejected` for an address that is malformed, or
+    beyond this machine where streams are in plaintext.
     """
 
     def __init__(
@@ -182,7 +191,7 @@ class Attacher:
         limits: AttachLimits | None = None,
     ) -> None:
         for address in addresses:
-            split_address(address)
+            open_stream.check(address)
         self.conversation = Conversation(receiver)
         self.status = AttachStatus()
         self._addresses = tuple(addresses)

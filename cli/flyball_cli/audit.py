@@ -1,12 +1,13 @@
 """The audit of a log put together again: each decision with its answers and its outcome.
 
-Reads decisions and directives; the inputs only when asked for what attached. Judges
-nothing and words nothing.
+Reads decisions, as far back as a question needs, and directives; the inputs only when asked for what
+attached. Judges nothing and words nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from flyball_cli.going_back import FIRST_STRETCH, GROWTH, Question, ReadBack, Stretch, everything, go_back
 from flyball_core.errors import Rejected
 from flyball_core.fencing import Fence
 from flyball_core.inputs import Attach, TargetKind
@@ -22,7 +23,7 @@ from flyball_core.outputs import (
 )
 from flyball_log import Log, fold, scan
 from flyball_log.interface import Topic
-from flyball_proto.codec import decode_audit, decode_directive, decode_input
+from flyball_proto.codec import decode_audit, decode_directive, decode_input, is_attach, is_tick
 
 Told = Directive | RoutingTable
 Target = tuple[TargetKind, str, str]
@@ -75,7 +76,29 @@ class Audit:
     """The last tick of each pool."""
     attached: dict[Target, Attach] = field(default_factory=dict)
     """The last attach of each receiver; empty until `read_attaches`."""
+    pools: set[str] = field(default_factory=set)
+    """Every pool that anything was read of."""
+    read_from_s: dict[str, float] = field(default_factory=dict)
+    """Of each pool whose audit was not read to its beginning, the machine's time from which on it was."""
     unreadable: int = 0
+
+    def take_tick(self, tick: TickRecord) -> None:
+        """Put a pool's last tick in its place; one that is there already is newer."""
+        self.pools.add(str(tick.pool))
+        self.ticks.setdefault(tick.pool, tick)
+
+    def take_back(self, back: ReadBack, pools: Iterable[str]) -> None:
+        """Put what was read of some pools in its place."""
+        self.unreadable += back.unreadable
+        for record in back.records:
+            self.pools.add(str(record.pool))
+            self.stories.setdefault(record.decision, Story(record.decision)).take(record)
+        if back.whole:
+            return
+        for pool in pools:
+            tick = self.ticks.get(pool)
+            times_s = [record.time_s for record in back.records if record.pool == pool]
+            self.read_from_s[pool] = min(times_s, default=0.0 if tick is None else tick.time_s)
 
     def decisions(self, pool: str) -> Iterator[Story]:
         """The decisions of a pool, oldest first."""
@@ -116,33 +139,66 @@ def about(record: DecisionRecord, target: str) -> list[Verdict]:
     return [verdict for verdict in record.verdicts if verdict.proposal.target == target]
 
 
-async def read_audit(log: Log) -> Audit:
-    """The audit of all partitions. Raises as `Log.read`."""
+async def read_audit(log: Log, asked: Question | None = None) -> Audit:
+    """The audit of all partitions, or as much of it as answers what is `asked`. Raises as `Log.read`."""
     audit = Audit(where=log.where)
-    seen: set[bytes] = set()
     for partition in range(log.partitions):
-        async for records in scan(log, Topic.DECISIONS, partition):
-            for record in records:
-                value = record.value or b""
-                if value not in seen:  # published twice is published once
-                    seen.add(value)
-                    take_record(audit, value)
         for kept in (await fold(log, Topic.DIRECTIVES, partition)).values():
             _take_told(audit, kept.value or b"")
+    known = {target[2] for target in audit.told}
+    enough = everything if asked is None else asked.enough(audit.pools, known)
+    for partition in _meant(log, audit, asked):
+        back = await go_back(_Kept(log, partition, audit), enough)
+        here = {pool for pool in audit.pools if log.partition_of(pool) == partition}
+        audit.take_back(back, here | {str(record.pool) for record in back.records})
     return audit
 
 
-def take_record(audit: Audit, value: bytes) -> None:
-    """Put a record of the decisions in its place; one that cannot be read is counted."""
-    try:
-        record = decode_audit(value)
-    except Rejected:
-        audit.unreadable += 1
-        return
-    if isinstance(record, TickRecord):
-        audit.ticks[record.pool] = record
-        return
-    audit.stories.setdefault(record.decision, Story(record.decision)).take(record)
+def _meant(log: Log, audit: Audit, asked: Question | None) -> list[int]:
+    """The partitions that can hold what is asked for."""
+    if asked is None or (asked.name is None and asked.pool is None):
+        return list(range(log.partitions))
+    if asked.pool is not None:
+        return [log.partition_of(asked.pool)]
+    name = asked.name or ""
+    pools = {target[1] for target in audit.told if target[2] == name}
+    pools = pools or {name, name.rpartition("@")[0]} & audit.pools
+    return sorted({log.partition_of(pool) for pool in pools}) or list(range(log.partitions))
+
+
+class _Kept:
+    """The audit of one partition of a log, as `Stretches`; puts the newest ticks into `audit` on the way."""
+
+    def __init__(self, log: Log, partition: int, audit: Audit) -> None:
+        self._log, self._partition, self._audit = log, partition, audit
+
+    async def before(self, offset: int | None, last: int) -> Stretch:
+        """The `last` offsets before `offset`, or before the end. Raises as `Log.read`."""
+        bounds = await self._log.bounds(Topic.DECISIONS, self._partition)
+        end = bounds.end if offset is None else offset
+        begin = min(max(bounds.begin, end - last), end)
+        values: list[bytes] = []
+        ticks: dict[bytes, bytes] = {}
+        async for records in scan(self._log, Topic.DECISIONS, self._partition, start=begin, end=end):
+            for record in records:
+                value = record.value or b""
+                if is_tick(value):
+                    ticks[record.key] = value
+                else:
+                    values.append(value)
+        self._take_ticks(ticks.values())
+        return Stretch(begin, values)
+
+    def _take_ticks(self, ticks: Iterable[bytes]) -> None:
+        """The last tick of each pool; older stretches come later and have none that is newer."""
+        for value in ticks:
+            try:
+                tick = decode_audit(value)
+            except Rejected:
+                self._audit.unreadable += 1
+                continue
+            if isinstance(tick, TickRecord):
+                self._audit.take_tick(tick)
 
 
 def _take_told(audit: Audit, value: bytes) -> None:
@@ -151,6 +207,7 @@ def _take_told(audit: Audit, value: bytes) -> None:
     except Rejected:
         audit.unreadable += 1
         return
+    audit.pools.add(str(message.pool))
     if isinstance(message, (Heartbeat, RebaseNotice)):
         return
     engine = isinstance(message, Directive)
@@ -161,11 +218,19 @@ def _take_told(audit: Audit, value: bytes) -> None:
         audit.told[target] = message
 
 
-async def read_attaches(log: Log, audit: Audit) -> None:
-    """Add what attached, from the inputs that are kept. Raises as `Log.read`."""
-    for partition in range(log.partitions):
-        async for records in scan(log, Topic.INPUTS, partition):
-            for record in records:
-                body = decode_input(record.offset, record.value).body
-                if isinstance(body, Attach) and body.attached:
-                    audit.attached[body.kind, str(body.pool), body.target] = body
+async def read_attaches(log: Log, audit: Audit, name: str) -> None:
+    """Add what attached, from the inputs that are kept: back to the last attach of `name`. Raises as `Log.read`."""
+    pools = {target[1] for target in audit.targets() if target[2] == name}
+    for partition in sorted({log.partition_of(pool) for pool in pools}) or range(log.partitions):
+        bounds = await log.bounds(Topic.INPUTS, partition)
+        end, length = bounds.end, FIRST_STRETCH
+        while end > bounds.begin and name not in {target[2] for target in audit.attached}:
+            begin = max(bounds.begin, end - length)
+            older: dict[Target, Attach] = {}
+            async for records in scan(log, Topic.INPUTS, partition, start=begin, end=end):
+                for record in records:
+                    body = decode_input(record.offset, record.value).body if is_attach(record.value) else None
+                    if isinstance(body, Attach) and body.attached:
+                        older[body.kind, str(body.pool), body.target] = body
+            audit.attached = older | audit.attached
+            end, length = begin, length * GROWTH

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -32,6 +34,26 @@ def spine(*, as_json: bool, for_s: float, kafka: str) -> int:
     """Frames a second that can be read from the log, and that `step` can govern by."""
     document = spine_document(asyncio.run(measure_spine(for_s, kafka)))
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(_lines(document)))
+    return 0
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
+@click.option(
+    "--seconds", "for_s", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Per run and size."
+)
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=3, show_default=True, help="A figure is the median over so many."
+)
+def plane(*, as_json: bool, for_s: float, runs: int) -> int:
+    """Milliseconds from a frame to the ack of what it changed, over real sockets; what agent and controller cost."""
+    from flyball_cli.bench_plane import measure_plane
+    from flyball_cli.bench_plane_report import plane_document, plane_lines
+
+    load_before = os.getloadavg()[0]
+    found = asyncio.run(measure_plane(for_s, runs, partial(click.echo, err=True)))
+    document = plane_document(found, for_s, load_before)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(plane_lines(document)))
     return 0
 
 

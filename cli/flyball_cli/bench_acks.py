@@ -33,7 +33,8 @@ class Recorded:
 class Answers:
     """The directives of the ticks within the time measured, and what became of them."""
 
-    ticks: int
+    ticks: Mapping[int, float]
+    """Wall time, by offset."""
     directives: int
     nacks: int
     tick_to_ack_s: Mapping[Place, float]
@@ -92,4 +93,4 @@ def answers_within(recorded: Recorded, durable: Sequence[tuple[int, float]], beg
         if at < len(durable):
             took_s[place] = durable[at][1] - ticks[place[0]]
             nacks += status is AckStatus.NACK
-    return Answers(ticks=len(ticks), directives=len(directives), nacks=nacks, tick_to_ack_s=took_s)
+    return Answers(ticks=ticks, directives=len(directives), nacks=nacks, tick_to_ack_s=took_s)

@@ -108,6 +108,11 @@ class ScriptedPool:
         """How many nodes there are."""
         return len(self._nodes)
 
+    @property
+    def node_of(self) -> dict[str, int]:
+        """The number of each engine's node."""
+        return {engine.name: number for number, engines in enumerate(self._nodes) for engine in engines}
+
     def frames(self, second: int) -> list[Frame]:
         """One frame per node: what its agent sees `second` seconds after the start."""
         return [self.frame(number, second) for number in range(len(self._nodes))]

@@ -6,7 +6,8 @@ the append of a frame plus the way from the tick that decides to the ack in the 
 purpose (the lateness window, the next tick) is stated beside it. Each run is a new controller with a new log.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 from flyball_cli.bench_acks import Answers, answers_within, read_recorded
 from flyball_cli.bench_agent import AgentCost, measure_agent
 from flyball_cli.bench_fleet import POLICY, ScriptedPool
-from flyball_cli.bench_sockets import Ran, SocketFleet
+from flyball_cli.bench_sockets import Appended, Ran, SocketFleet
 from flyball_cli.bench_watching import seen
 from flyball_cli.processes import Processes, free_port
 from flyball_core.errors import Rejected
@@ -48,17 +49,22 @@ class PlaneCost:
     engines: int
     ran: Ran
     answers: Answers
+    node_of: Mapping[str, int]
     controller_peak_rss_bytes: int
 
     @property
     def frame_to_ack_s(self) -> list[float]:
-        """Of every ack: the way from its tick, and before it the append of the newest frame of its engine's node."""
-        appended = self.ran.last_append_s
-        return [
-            appended[engine] + took_s
-            for (_, engine), took_s in self.answers.tick_to_ack_s.items()
-            if engine in appended  # else every append of its node failed, and that is counted
-        ]
+        """Of every ack: the way from its tick, and before it the append of its node's newest frame at that tick."""
+        by_node: dict[int, list[Appended]] = {}
+        for append in self.ran.appends:
+            by_node.setdefault(append.node, []).append(append)
+        found = []
+        for (tick, engine), took_s in self.answers.tick_to_ack_s.items():
+            appends = by_node.get(self.node_of[engine], [])
+            before = bisect_right(appends, self.answers.ticks[tick], key=lambda one: one.ended_s)
+            if before:  # else its node's frame was appended before anything was measured
+                found.append(appends[before - 1].took_s + took_s)
+        return found
 
 
 @dataclass(slots=True)
@@ -69,29 +75,27 @@ class PlaneRuns:
     agent: list[AgentCost] = field(default_factory=list)
 
 
-async def measure_plane(
-    measure_s: float, runs: int, say: Callable[[str], None], *, sizes: Sequence[int] = SIZES, settle_s: float = SETTLE_S
-) -> PlaneRuns:
+async def measure_plane(measure_s: float, runs: int, say: Callable[[str], None]) -> PlaneRuns:
     """Measure each size and the agent, in turns. Raises `Fatal` or `Retryable` if a process does not come up."""
     found = PlaneRuns()
     for run in range(runs):
-        for engines in sizes:
+        for engines in SIZES:
             say(f"run {run + 1} of {runs}: {engines} engines, {measure_s:g} s ...")
             with TemporaryDirectory(prefix="flyball-bench-") as folder:
-                cost = await _measure(engines, settle_s, measure_s, Path(folder))
+                cost = await _measure(engines, measure_s, Path(folder))
                 found.sizes.setdefault(engines, []).append(cost)
         say(f"run {run + 1} of {runs}: one agent, {measure_s:g} s ...")
         with TemporaryDirectory(prefix="flyball-bench-") as folder:
-            found.agent.append(await measure_agent(settle_s, measure_s, Path(folder)))
+            found.agent.append(await measure_agent(SETTLE_S, measure_s, Path(folder)))
     return found
 
 
-async def _measure(engines: int, settle_s: float, measure_s: float, folder: Path) -> PlaneCost:
+async def _measure(engines: int, measure_s: float, folder: Path) -> PlaneCost:
     grpc, http = free_port(), free_port()
     (folder / "flyball.yaml").write_text(_CONFIG.format(grpc=grpc, http=http))
     (folder / "policy.yaml").write_text(POLICY)
     pool = scripted_pool(engines)
-    with Processes(folder) as processes:
+    with Processes(folder) as processes, _in_memory() as receivers:
         controller = processes.start("controller", "controller", "--config", str(folder / "flyball.yaml"))
         await controller.ready(f"127.0.0.1:{http}")
         log = await open_log(str(folder / "log"), read_only=True)
@@ -100,8 +104,8 @@ async def _measure(engines: int, settle_s: float, measure_s: float, folder: Path
             inputs = partition_folder(folder / "log", Topic.INPUTS, partition)
             durable = folder / "durable"
             watcher = processes.start("watcher", str(inputs), str(durable), module="flyball_cli.bench_watching")
-            fleet = SocketFleet(pool, f"127.0.0.1:{grpc}", folder / "receivers")
-            ran = await fleet.run(settle_s, measure_s, controller.cpu_s)
+            fleet = SocketFleet(pool, f"127.0.0.1:{grpc}", Path(receivers))
+            ran = await fleet.run(SETTLE_S, measure_s, controller.cpu_s)
             watcher.stop()
             recorded = await read_recorded(log, partition)
         finally:
@@ -109,9 +113,16 @@ async def _measure(engines: int, settle_s: float, measure_s: float, folder: Path
         return PlaneCost(
             engines=engines,
             ran=ran,
+            node_of=pool.node_of,
             answers=answers_within(recorded, seen(durable), ran.began_s, ran.ended_s),
             controller_peak_rss_bytes=controller.peak_rss_bytes(),
         )
+
+
+def _in_memory() -> TemporaryDirectory[str]:
+    """A folder in memory, or on the disk where there is no such thing."""
+    memory = Path("/dev/shm")  # noqa: S108 - TemporaryDirectory makes a folder of its own in it
+    return TemporaryDirectory(prefix="flyball-bench-", dir=memory if memory.is_dir() else None)
 
 
 def scripted_pool(engines: int) -> ScriptedPool:

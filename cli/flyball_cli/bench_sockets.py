@@ -2,7 +2,8 @@
 
 Each node appends its frame over gRPC once a second, at a moment of its own; each engine has a real receiver with an
 attach stream of its own; no two share a connection. All of them live in this process, so what they wait for each
-other is measured as well. Receivers' stores do not wait for the disk: the engines of a fleet do not share one.
+other is measured as well. Receivers' stores are in memory where that can be had: the engines of a fleet do not share
+one disk.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import grpc
 
@@ -69,6 +70,16 @@ class ScriptedControls:
         raise Rejected(f"no relaunch here for {', '.join(sorted(values))}")
 
 
+class Appended(NamedTuple):
+    """One append of a frame that went well."""
+
+    node: int
+    ended_s: float
+    """Wall time at which the agent was told that its frame is durable."""
+    took_s: float
+    """From the agent's hand to that."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Ran:
     """What the fleet itself saw while it was measured."""
@@ -80,10 +91,8 @@ class Ran:
     """Of one core, of the controller's process."""
     fleet_cpu_share: float = 0.0
     """Of one core, of this process, where all agents and engines live."""
-    append_s: list[float] = field(default_factory=list)
-    """From an agent's hand to durable and answered, of every frame."""
-    last_append_s: dict[str, float] = field(default_factory=dict)
-    """By engine, of the newest frame that told of it."""
+    appends: list[Appended] = field(default_factory=list)
+    """Of every frame, in the order in which they ended."""
     failed_appends: int = 0
 
 
@@ -171,9 +180,7 @@ class SocketFleet:
         except grpc.aio.AioRpcError:
             self._ran.failed_appends += 1
             return
-        took_s = time.monotonic() - began_s
-        self._ran.append_s.append(took_s)
-        self._ran.last_append_s.update((str(engine.engine), took_s) for engine in frame.engines)
+        self._ran.appends.append(Appended(number, time.time(), time.monotonic() - began_s))
 
 
 def _silent(event: str, **fields: object) -> None:

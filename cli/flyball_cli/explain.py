@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from flyball_cli.audit import Audit, Target, read_attaches, read_audit
 from flyball_cli.explained import document_lines
 from flyball_cli.explanation import decision_document, target_document
+from flyball_cli.going_back import Question, is_decision
 from flyball_cli.operating.connection import connection_options, taken_from
 from flyball_cli.operating.fleet import Fleet, with_fleet
 from flyball_cli.operating.remote_audit import read_remote_audit
@@ -63,58 +64,59 @@ def explain(
     Of a pool, and without a name, its latest decision. Asks the controllers of a running fleet, or with --log reads a
     log: then --config says how to connect to Kafka.
     """
+    asked = Question(name=name, pool=pool, last=last)
     if where is None:
         running = taken_from({**connection, "config_file": config_file})
-        document = with_fleet(running, lambda fleet: _explain_running(fleet, name, pool, last))
+        document = with_fleet(running, lambda fleet: _explain_running(fleet, asked))
     else:
         given = click.get_current_context().get_parameter_source("controllers")
         if given is ParameterSource.COMMANDLINE:
             raise Rejected("a log is read without a controller: give --log or --controller, not both")
-        document = asyncio.run(_explain(named_log(where, config_file), name, pool, last))
+        document = asyncio.run(_explain(named_log(where, config_file), asked))
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(document_lines(document)))
     return 0
 
 
-async def _explain_running(fleet: Fleet, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
-    audit = await read_remote_audit(fleet, name, pool)
-    return _of_decision(audit, name, pool) or target_document(audit, _the_one(audit, name or "", pool), last=last)
+async def _explain_running(fleet: Fleet, asked: Question) -> dict[str, Any]:
+    audit = await read_remote_audit(fleet, asked)
+    return _of_decision(audit, asked) or _of_target(audit, asked)
 
 
-async def _explain(named: NamedLog, name: str | None, pool: str | None, last: int) -> dict[str, Any]:
+async def _explain(named: NamedLog, asked: Question) -> dict[str, Any]:
     log = await named.open()
     try:
-        audit = await read_audit(log)
-        found = _of_decision(audit, name, pool)
+        audit = await read_audit(log, asked)
+        found = _of_decision(audit, asked)
         if found is not None:
             return found
-        if name is not None and not _is_decision(name):
-            await read_attaches(log, audit)
-        return target_document(audit, _the_one(audit, name or "", pool), last=last)
+        if asked.name is not None and not is_decision(asked.name):
+            await read_attaches(log, audit, asked.name)
+        return _of_target(audit, asked)
     finally:
         await log.close()
 
 
-def _of_decision(audit: Audit, name: str | None, pool: str | None) -> dict[str, Any] | None:
+def _of_decision(audit: Audit, asked: Question) -> dict[str, Any] | None:
     """The document of a decision, where one is meant: by its id, or as the latest of a pool; else None."""
+    name, pool = asked.name, asked.pool
     if name in audit.stories:
         return decision_document(audit, audit.stories[name])
-    of_pool = name if name in audit.ticks else None
-    if name is not None and (of_pool is None or _named(audit, name, pool)):
+    if not asked.latest_of(audit.pools, {target[2] for target in _named(audit, name or "", pool)}):
         return None
-    story = audit.latest(of_pool or pool)
+    story = audit.latest(name or pool)
     if story is None:
-        within = of_pool or pool
+        within = name or pool
         raise Rejected(f"{f'pool {within}' if within else audit.where} has no decision yet")
     return decision_document(audit, story)
+
+
+def _of_target(audit: Audit, asked: Question) -> dict[str, Any]:
+    return target_document(audit, _the_one(audit, asked.name or "", asked.pool), last=asked.last)
 
 
 def _named(audit: Audit, name: str, pool: str | None) -> list[Target]:
     found = [target for target in audit.targets() if target[2] == name and pool in (None, target[1])]
     return sorted(found, key=lambda target: (target[1], target[0].value))
-
-
-def _is_decision(name: str) -> bool:
-    return name.rpartition("@")[2].isdecimal()
 
 
 def _the_one(audit: Audit, name: str, pool: str | None) -> Target:
@@ -132,7 +134,7 @@ def _the_one(audit: Audit, name: str, pool: str | None) -> Target:
 
 
 def _unknown(audit: Audit, name: str, pool: str | None) -> Rejected:
-    if _is_decision(name):
+    if is_decision(name):
         return Rejected(f"no decision {name!r} in {audit.where}: {nearest_decisions(name, audit.stories)}")
     within = "" if pool is None else f" in pool {pool}"
     near = nearest(name, [target[2] for target in audit.targets() if pool in (None, target[1])])

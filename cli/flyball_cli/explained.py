@@ -98,27 +98,38 @@ def _head(found: Document) -> list[str]:
 def _engine(found: Document) -> list[str]:
     lines = _head(found)
     lines.append("Wanted now:")
+    since = _since(found)
     rows = []
     for one in found["settings"]:
         if one["since_s"] is None:
-            rows.append((one["knob"], str(one["value"]), "as it was when it attached"))
+            rows.append(
+                (one["knob"], str(one["value"]), f"not changed{since}" if since else "as it was when it attached")
+            )
         else:
             why = f"since {instant(one['since_s'])} by {one['decision']} ({one['policy']}: {one['reason']})"
             rows.append((one["knob"], str(one["value"]), why))
     lines += aligned(rows) or ["  nothing is known"]
-    shown = len(found["changes"])
-    lines.append(
-        f"Changes, {'all' if shown == found['changes_in_all'] else 'the last'} {shown} of {found['changes_in_all']}:"
-    )
+    lines.append(_shown("Changes", len(found["changes"]), found["changes_in_all"]))
     for one in reversed(found["changes"]):
         lines += _change(one)
-    lines.append(f"Stopped: {tally(found['stopped_by_rule'])}")
+    lines.append(f"Stopped{since}: {tally(found['stopped_by_rule'])}")
     for one in reversed(found["stopped"]):
         lines.append(
             f"  {instant(one['time_s'])}  {one['knob']} {change(one['old'], one['wanted'])} by {one['rule']}:"
             f" {one['guard']} ({one['policy']}: {one['reason']}; {one['decision']})"
         )
     return lines + _alarms(found)
+
+
+def _shown(what: str, shown: int, in_all: int | None) -> str:
+    if in_all is None:
+        return f"{what}, the last {shown}:"
+    return f"{what}, {'all' if shown == in_all else 'the last'} {shown} of {in_all}:"
+
+
+def _since(found: Document) -> str:
+    """From when on the audit was read, unless all of it was."""
+    return "" if found["read_from_s"] is None else f" since {instant(found['read_from_s'])}"
 
 
 def _change(one: Document) -> list[str]:
@@ -150,10 +161,7 @@ def _gateway(found: Document) -> list[str]:
         for one in found["lanes"]
     ]
     lines += ["Lanes:", *(aligned(lanes) or ["  none"])]
-    shown = len(found["tables"])
-    lines.append(
-        f"Tables, {'all' if shown == found['tables_in_all'] else 'the last'} {shown} of {found['tables_in_all']}:"
-    )
+    lines.append(_shown("Tables", len(found["tables"]), found["tables_in_all"]))
     for one in reversed(found["tables"]):
         lines += [
             f"  {instant(one['time_s'])}  {one['summary']} ({one['decision']})",

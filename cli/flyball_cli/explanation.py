@@ -9,9 +9,8 @@ from typing import Any
 
 from flyball_cli.audit import Audit, Story, Target, about
 from flyball_core.inputs import Mode, TargetKind
-from flyball_core.knobs import BATCH_CAP, VARIANT
+from flyball_core.knobs import BATCH_CAP, VARIANT, WEIGHT
 from flyball_core.outputs import DecisionRecord, Directive, RoutingTable, Verdict
-from flyball_policies.seam import WEIGHT
 
 SCHEMA = "flyball.explain/1"
 
@@ -100,10 +99,15 @@ def target_document(audit: Audit, target: Target, *, last: int) -> dict[str, Any
         "mode": None if tick is None else tick.mode,
         "regime": None if tick is None else tick.regime,
         "confidence": None if tick is None else tick.confidence,
+        "read_from_s": audit.read_from_s.get(pool),
         "told": _told(audit, target),
         **(_engine(audit, pool, name, last) if kind is TargetKind.ENGINE else _gateway(audit, pool, name, last)),
-        "alarms": _alarms(audit, target)[-last:],
+        "alarms": _newest(_alarms(audit, target), last),
     }
+
+
+def _newest(found: list[dict[str, Any]], last: int) -> list[dict[str, Any]]:
+    return found[-last:] if last else []
 
 
 def _told(audit: Audit, target: Target) -> dict[str, Any] | None:
@@ -130,10 +134,10 @@ def _engine(audit: Audit, pool: str, name: str, last: int) -> dict[str, Any]:
     by_rule = Counter(one["rule"] for one in stops)
     return {
         "settings": _settings(audit, pool, name, changes),
-        "changes_in_all": len(changes),
-        "changes": changes[-last:] if last else [],
+        "changes_in_all": None if pool in audit.read_from_s else len(changes),
+        "changes": _newest(changes, last),
         "stopped_by_rule": dict(sorted(by_rule.items())),
-        "stopped": stops[-last:] if last else [],
+        "stopped": _newest(stops, last),
     }
 
 
@@ -213,8 +217,8 @@ def _gateway(audit: Audit, pool: str, name: str, last: int) -> dict[str, Any]:
     return {
         "routes": [{"engine": r.engine, "weight": r.weight, "in_flight_cap": r.in_flight_cap} for r in routes],
         "lanes": [{"lane": one.lane, "priority": one.priority, "max_wait_s": one.max_wait_s} for one in lanes],
-        "tables_in_all": len(tables),
-        "tables": tables[-last:] if last else [],
+        "tables_in_all": None if pool in audit.read_from_s else len(tables),
+        "tables": _newest(tables, last),
     }
 
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from flyball_cli.demo_report import DemoResult
 from flyball_core.ids import EngineId
-from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
-from flyball_policies.seam import WEIGHT
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, WEIGHT
 from flyball_twin.scoring import Minute
 
 mpl.use("Agg")  # a file, never a window

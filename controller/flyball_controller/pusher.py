@@ -21,6 +21,9 @@ from flyball_proto.codec import decode_directive, encode_input
 
 Message = Directive | RoutingTable | Heartbeat | RebaseNotice
 
+BEATS_AT_ONCE = 8
+"""Heartbeats handed over before others have a turn: acks of what was just pushed are not to wait for all of them."""
+
 
 class Link(Protocol):
     """One attached receiver, as a stream or in the process."""
@@ -214,8 +217,10 @@ class Pusher:
 
     async def _renew(self, pool: str) -> int:
         links = self._linked_to(pool)
-        for linked in links:
+        for number, linked in enumerate(links, 1):
             await linked.link.send(self._beats[pool])
+            if number % BEATS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return len(links)
 
     def _linked_to(self, pool: str, name: str = "") -> list[_Linked]:

@@ -19,6 +19,9 @@ TOKEN_BUDGET = "max_batched_tokens"  # noqa: S105 - a knob's name, not a secret
 VARIANT = "variant"
 """The standard name of the restart-class kernel choice."""
 
+WEIGHT = "weight"
+"""The routing knob every engine has: its weight in the routing tables (0 to 256)."""
+
 
 class KnobClass(Enum):
     """When a change of this knob takes effect."""

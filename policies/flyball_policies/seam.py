@@ -22,9 +22,6 @@ Column = NDArray[np.float64]
 Memory = dict[str, Any]
 """What a policy remembers between ticks: None, bool, int, float, str, and lists and dicts of them."""
 
-WEIGHT = "weight"
-"""The routing knob every engine has: its weight in the routing tables (0 to 256)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:

@@ -10,7 +10,8 @@ Health is not judged here: the guard takes weight from engines that do not serve
 import numpy as np
 
 from flyball_core.inputs import Proposal, TargetKind
-from flyball_policies.seam import WEIGHT, Column, Memory, PoolView
+from flyball_core.knobs import WEIGHT
+from flyball_policies.seam import Column, Memory, PoolView
 
 NAME = "weights-speed"
 
@@ -66,7 +67,7 @@ class WeightsSpeed:
                 target=view.engines[i],
                 knob=WEIGHT,
                 value=int(wanted[i]),
-                reason=f"speed {speed[i]:.2f} of its peers, variant {view.variants[i]} fit {fit[i]:.2f}",
+                reason=_reason(float(speed[i]), view.variants[i], float(fit[i])),
             )
             for i in np.flatnonzero(view.usable & (wanted != view.settings[WEIGHT])).tolist()
         ]
@@ -90,3 +91,10 @@ class WeightsSpeed:
         if suited is None or suited not in view.variants:
             return np.ones(len(view.engines))
         return np.array([1.0 if variant == suited else rule.preference for variant in view.variants])
+
+
+def _reason(speed: float, variant: str, fit: float) -> str:
+    said = f"speed {speed:.2f} of its peers"
+    if variant:
+        return f"{said}, variant {variant} fit {fit:.2f}"
+    return said if fit == 1.0 else f"{said}, no variant, fit {fit:.2f}"

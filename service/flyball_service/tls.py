@@ -99,6 +99,7 @@ class Tls:
 
     def __init__(self, config: TlsConfig, *, role: str = "", name: str = "") -> None:
         self.folder = certificate_folder(config, role, name)
+        self._own = f"{role}-{name}" if role and name and self.folder == config.folder else ""
         self.trust_domain = config.trust_domain
         self._seen = self._marks()
         self._pair = self._read()
@@ -155,7 +156,8 @@ class Tls:
         folder = mounted.resolve() if mounted.exists() else self.folder
         missing = [file for file in (CERT_FILE, KEY_FILE, CA_FILE) if not (folder / file).exists()]
         if missing:
-            raise Fatal(f"certificates in {self.folder} cannot be used: there is no {', '.join(missing)}")
+            own = f", and no folder {self._own} with a {CERT_FILE}" if self._own else ""
+            raise Fatal(f"certificates in {self.folder} cannot be used: there is no {', '.join(missing)}{own}")
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE)

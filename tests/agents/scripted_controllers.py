@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from flyball_agents.attaching import Attacher, AttachLimits, AttachRefused, Place, Surroundings
+from flyball_core.addresses import split_address
 from flyball_core.errors import FlyballError, Retryable
 from flyball_core.inputs import Ack, Attach
 from flyball_core.outputs import Directive, Heartbeat, RebaseNotice, RoutingTable
@@ -81,7 +82,7 @@ class World:
             look_up=self._look_up,
             tell=self._tell,
         )
-        self.attacher = Attacher(self.bench.receiver, names, self._open, around, AttachLimits())
+        self.attacher = Attacher(self.bench.receiver, names, self, around, AttachLimits())
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -115,7 +116,12 @@ class World:
             raise OSError("no such name")
         return [Place(ip, address.partition(":")[0]) for ip in self.resolved.get(address, [address])]
 
-    def _open(self, place: Place) -> ScriptedStream:
+    def check(self, address: str) -> None:
+        """Take every address that is one."""
+        split_address(address)
+
+    def __call__(self, place: Place) -> ScriptedStream:
+        """Open a stream that the test speaks on."""
         stream = ScriptedStream(place, self.clock())
         self.streams.append(stream)
         self.on_open(stream)

@@ -126,6 +126,21 @@ async def test_it_attaches_over_grpc_from_a_thread(controller: Controller, tmp_p
     assert AttachState.ATTACHED is attached.attacher.status.state
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("controller", "is not HOST:PORT"),
+        ("127.0.0.1:99999", "is not a port"),
+        ("controller:7460", "plaintext is refused"),
+        ("10.0.0.1:7460", "plaintext is refused"),
+    ],
+)
+def test_addresses_that_may_not_be_are_refused_at_once(tmp_path: Path, address: str, said: str) -> None:
+    """A malformed address, or plaintext beyond this machine, is an error where the attacher is made."""
+    with pytest.raises(Rejected, match=said):
+        attacher(tmp_path, "127.0.0.1:7460", address)
+
+
 async def test_a_thread_that_fails_says_so_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in the attacher ends its thread, never the engine."""
 

@@ -20,9 +20,10 @@ _OPEN = frozenset(
         "stopped_by_rule",
         "counts",
         "meaning",
+        "frame_to_ack_ms",
     }
 )
-"""Keys under which there are names of the operator's own: of knobs, features, rules, targets."""
+"""Keys under which there are names of the operator's own: of knobs, features, rules, targets; or sizes measured."""
 
 
 def documented(name: str) -> Any:

@@ -54,6 +54,8 @@ class Script:
     hang: set[str] = field(default_factory=set)
     """Calls that are never answered."""
     orders: list[Order] = field(default_factory=list)
+    stretches: list[tuple[int, int]] = field(default_factory=list)
+    """Begin and end of what was asked for from the end."""
     followed: list[DecisionsRequest] = field(default_factory=list)
     news: threading.Condition = field(default_factory=threading.Condition)
     over: threading.Event = field(default_factory=threading.Event)
@@ -93,20 +95,25 @@ class _Reading(OperatorReadServiceServicer):
     def Decisions(self, request: DecisionsRequest, context: Context) -> Iterator[DecisionsPage]:  # noqa: N802 - as above
         script = self._script
         _obstruct(script, "Decisions", context)
+        end = min(request.before_offset or len(script.audit), len(script.audit))
         at = len(script.audit) if request.from_end else request.from_offset
+        if request.last:
+            at = max(0, end - request.last)
+            script.stretches.append((at, end))
         if request.follow:
             script.cut = False
             script.followed.append(request)
             script.opened.release()
             yield DecisionsPage(next_offset=at)
         while True:
-            entries = [
-                DecisionEntry(offset=offset, record=script.audit[offset])
-                for offset in range(at, min(at + PAGE, len(script.audit)))
+            offsets = range(at, min(at + PAGE, len(script.audit) if request.follow else end))
+            told = [
+                offset for offset in offsets if not (request.without_ticks and script.audit[offset].HasField("tick"))
             ]
-            at += len(entries)
-            if entries:
-                yield DecisionsPage(entries=entries, next_offset=at)
+            at += len(offsets)
+            if offsets:
+                entries = [DecisionEntry(offset=offset, record=script.audit[offset]) for offset in told]
+                yield DecisionsPage(entries=entries, next_offset=at, from_offset=offsets.start)
                 continue
             if not request.follow:
                 return

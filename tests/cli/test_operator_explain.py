@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli_calls import Answer
+from flyball_cli import audit, going_back
 from flyball_core.fencing import Version
 from flyball_core.inputs import Mode
 from flyball_core.outputs import Directive, RoutingTable
@@ -52,19 +53,22 @@ def script(recorded: Path) -> Script:
     async def read() -> tuple[list[AuditRecord], list[TargetStatus]]:
         log = await open_log(str(recorded), read_only=True)
         try:
-            audit = [
+            records = [
                 AuditRecord.FromString(record.value or b"")
-                async for records in scan(log, Topic.DECISIONS, 0)
-                for record in records
+                async for handful in scan(log, Topic.DECISIONS, 0)
+                for record in handful
             ]
             told = [decode_directive(kept.value or b"") for kept in (await fold(log, Topic.DIRECTIVES, 0)).values()]
         finally:
             await log.close()
-        return audit, [_target(one) for one in told if isinstance(one, (Directive, RoutingTable))]
+        return records, [_target(one) for one in told if isinstance(one, (Directive, RoutingTable))]
 
-    audit, targets = asyncio.run(read())
+    records, targets = asyncio.run(read())
+    ticks = [record.tick for record in records if record.HasField("tick")]
     policy = "version: 1\nlanes: {realtime: {priority: 0}, bulk: {priority: 10}}\n"
-    return Script(status(pool("chat", targets, mode=Mode.CONTROL)), audit=audit, policy=policy)
+    serving = pool("chat", targets, mode=Mode.CONTROL)
+    serving.time_s, serving.wall_s, serving.regime = ticks[-1].time_s, ticks[-1].wall_s, ticks[-1].regime
+    return Script(status(serving), audit=records, policy=policy)
 
 
 @pytest.fixture
@@ -96,6 +100,49 @@ def test_an_engine_is_the_same(flyball: Flyball, recorded: Path, at: str) -> Non
     assert here["told"]["version"] == there["told"]["version"]
     moved = {one["knob"]: one for one in here["settings"] if one["since_s"] is not None}
     assert moved == {one["knob"]: one for one in there["settings"] if one["since_s"] is not None}
+
+
+def test_only_the_end_is_read(
+    flyball: Flyball, recorded: Path, at: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far back as the last changes need: here and there alike, and those changes are told as after reading all."""
+    everything = flyball("explain", SLOW, "--controller", at, "--json", "--last", "2").document
+    monkeypatch.setattr(going_back, "FIRST_STRETCH", 40)
+    monkeypatch.setattr(audit, "FIRST_STRETCH", 40)
+    script.stretches.clear()
+
+    there = flyball("explain", SLOW, "--controller", at, "--json", "--last", "2").document
+    here = flyball("explain", SLOW, "--log", recorded, "--json", "--last", "2").document
+    words = flyball("explain", SLOW, "--controller", at, "--last", "2").out
+
+    assert min(begin for begin, _ in script.stretches) > 0
+    assert there["changes"] == everything["changes"] == here["changes"]
+    assert 2 == len(there["changes"])
+    assert (None, None) == (there["changes_in_all"], here["changes_in_all"])
+    assert 0 < there["read_from_s"] <= there["changes"][0]["time_s"]
+    assert there["read_from_s"] == here["read_from_s"]
+    assert there["stopped_by_rule"] == here["stopped_by_rule"]
+    assert "Changes, the last 2:" in words
+    assert f"Stopped since {there['read_from_s']:g} s" in words
+    attached = [one["knob"] for one in here["settings"] if one["since_s"] is None]
+    assert attached, "what it held at its attach is found in the inputs, however far back"
+
+
+@pytest.mark.parametrize("stretch", [10, 40, 100])
+def test_a_decision_is_whole_however_far_back(
+    flyball: Flyball, recorded: Path, at: str, stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its answers and its outcome, wherever a stretch ends."""
+    engine = flyball("explain", SLOW, "--log", recorded, "--json", "--last", "100").document
+    decisions = [engine["changes"][place]["decision"] for place in (0, len(engine["changes"]) // 2, -1)]
+    wanted = [flyball("explain", one, "--log", recorded, "--json").document for one in decisions]
+    monkeypatch.setattr(going_back, "FIRST_STRETCH", stretch)
+
+    here = [flyball("explain", one, "--log", recorded, "--json").document for one in decisions]
+    there = [flyball("explain", one, "--controller", at, "--json").document for one in decisions]
+
+    assert wanted == here
+    assert wanted == [{**one, "log": wanted[0]["log"]} for one in there]
 
 
 def test_a_gateway_is_the_same(flyball: Flyball, recorded: Path, at: str) -> None:

@@ -10,11 +10,10 @@ from flyball_controller.machine.guard import LEAD_IN, OVERRIDE, Rails, Ruling, b
 from flyball_controller.machine.state import DRAINING, Canary, EngineState, PoolState, Relaunch
 from flyball_core.ids import PoolId
 from flyball_core.inputs import OverrideSet, Proposal, TargetKind
-from flyball_core.knobs import BATCH_CAP, VARIANT, KnobClass, KnobKind, KnobSpec, Value
+from flyball_core.knobs import BATCH_CAP, VARIANT, WEIGHT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import Verdict
 from flyball_policies.document import PolicyDocument
 from flyball_policies.reading import read_document
-from flyball_policies.seam import WEIGHT
 
 CAP = KnobSpec(name=BATCH_CAP, knob_class=KnobClass.LIVE, kind=KnobKind.INTEGER, safe=64, minimum=1, maximum=256)
 RATIO = KnobSpec(name="ratio", knob_class=KnobClass.LIVE, kind=KnobKind.REAL, safe=0.5, minimum=0.0, maximum=1.0)

@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 from flyball_controller.machine import Seams
 from flyball_controller.machine.seams import PolicySlot
 from flyball_core.inputs import Proposal, TargetKind
-from flyball_core.knobs import BATCH_CAP, VARIANT
-from flyball_policies.seam import WEIGHT, Memory, PoolView
+from flyball_core.knobs import BATCH_CAP, VARIANT, WEIGHT
+from flyball_policies.seam import Memory, PoolView
 from harness.invariants import check_events
 from harness.scripted_pool import POLICY, ScriptedPool, scripted_pool
 

@@ -25,7 +25,7 @@ from flyball_core.inputs import (
     SlowProposal,
     TargetKind,
 )
-from flyball_core.knobs import BATCH_CAP, KnobClass, KnobKind, KnobSpec, Value
+from flyball_core.knobs import BATCH_CAP, WEIGHT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import (
     CheckpointDue,
     DecisionRecord,
@@ -36,7 +36,7 @@ from flyball_core.outputs import (
     Snapshot,
     TickRecord,
 )
-from flyball_policies.seam import WEIGHT, Memory, PoolView
+from flyball_policies.seam import Memory, PoolView
 from harness.invariants import check_events
 from harness.scripted_engine import POOL, Load
 from harness.scripted_pool import POLICY, WALL_S, ScriptedPool, scripted_pool

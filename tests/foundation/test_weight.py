@@ -42,6 +42,26 @@ def test_a_receiver_is_light(module: str) -> None:
     assert set() == (loaded_by(f"import flyball_agents.{module}") - before) & (HEAVY | SERVICES)
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "explain",
+        "operating.completions",
+        "operating.orders",
+        "operating.overrides",
+        "operating.policies",
+        "operating.status",
+        "operating.watch",
+    ],
+)
+def test_operators_commands_start_at_once(module: str) -> None:
+    """What asks a fleet loads gRPC, and nothing that only deciding, serving or making certificates needs."""
+    loaded = loaded_by(f"import flyball_cli.main, flyball_cli.{module}")
+    drawing = {"rich"} if module == "operating.watch" else set[str]()
+
+    assert set() == loaded & ((HEAVY | SERVICES | {"cryptography"}) - {"click", "grpc", "yaml"} - drawing)
+
+
 def test_the_log_needs_no_broker_client() -> None:
     """The log's interface and its embedded home work without Kafka's client."""
     assert set() == loaded_by("import flyball_log, flyball_log.embedded") & HEAVY

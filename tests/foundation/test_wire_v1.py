@@ -14,7 +14,8 @@ import wire_examples
 from flyball_core.frames import BandwidthSource, Frame
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Attach, Malformed
-from flyball_proto.codec import decode_audit, decode_checkpoint, decode_directive, decode_input
+from flyball_core.outputs import TickRecord
+from flyball_proto.codec import decode_audit, decode_checkpoint, decode_directive, decode_input, is_attach, is_tick
 from flyball_proto.v1 import inputs_pb2, outputs_pb2
 
 RECORDED: dict[str, dict[str, str]] = json.loads(record_wire_v1.RECORDED.read_text())
@@ -79,6 +80,15 @@ def test_every_kind_of_record_has_an_example() -> None:
         seen = {MESSAGES[topic].FromString(recorded(topic, name)).WhichOneof("body") for name in RECORDED[topic]}
 
         assert kinds == seen
+
+
+@pytest.mark.parametrize(("topic", "peek", "kind"), [("decisions", is_tick, TickRecord), ("inputs", is_attach, Attach)])
+def test_a_kind_is_told_by_its_first_byte(topic: str, peek: Callable[[bytes], bool], kind: type) -> None:
+    """Whoever looks for ticks or attaches among many records need not decode the others."""
+    told = {name: peek(recorded(topic, name)) for name in RECORDED[topic]}
+
+    assert {name: isinstance(EXAMPLES[topic][name], kind) for name in told} == told
+    assert {True, False} == set(told.values())
 
 
 def _set_in(message: Message) -> set[str]:

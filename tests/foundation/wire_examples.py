@@ -232,9 +232,7 @@ DIRECTIVES: dict[str, Directive | RoutingTable | Heartbeat | RebaseNotice] = {
         ),
         decision="chat/1000007/1",
     ),
-    "rebase": RebaseNotice(
-        pool=CHAT, target="e1", version=VERSION, author="ada", expires_wall_s=1_700_000_600.0
-    ),
+    "rebase": RebaseNotice(pool=CHAT, target="e1", version=VERSION, author="ada", expires_wall_s=1_700_000_600.0),
     "heartbeat": Heartbeat(pool=CHAT, version=VERSION, time_s=12.5, wall_s=1_700_000_001.0, hold_s=1800.0),
 }
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, WEIGHT
 from flyball_policies.reading import read_document
-from flyball_policies.seam import WEIGHT, Column, PoolView
+from flyball_policies.seam import Column, PoolView
 
 DOCUMENT = read_document("""\
 version: 1

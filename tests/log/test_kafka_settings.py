@@ -1,6 +1,7 @@
 """Settings for Kafka: what is refused before any connection is made."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,22 @@ def test_the_password_comes_from_its_file(tmp_path: Path) -> None:
 
 
 def test_missing_credentials_are_fatal(tmp_path: Path) -> None:
-    """A file that is not there is named."""
-    settings = KafkaSettings(bootstrap=LOCAL, security_protocol="SSL", ca_file=str(tmp_path / "no-ca.pem"))
+    """A file that is not there is named, of each kind; so are those that are there and no certificates."""
+    authority, absent = tmp_path / "ca.pem", str(tmp_path / "absent.pem")
+    authority.write_text("no certificate")
+    base = KafkaSettings(bootstrap=LOCAL, security_protocol="SASL_SSL", username="u", password_file=str(authority))
+    of_kind: list[dict[str, str]] = [
+        {"ca_file": absent},
+        {"cert_file": absent, "key_file": str(authority)},
+        {"cert_file": str(authority), "key_file": absent},
+        {"password_file": absent},
+    ]
 
-    with pytest.raises(Fatal, match="No such file"):
-        connection(settings)
+    for files in of_kind:
+        with pytest.raises(Fatal, match=f"cannot be read: {absent}: No such file"):
+            connection(replace(base, **files))
+    with pytest.raises(Fatal, match=f"cannot be used: .*{authority}"):
+        connection(replace(base, ca_file=str(authority)))
 
 
 async def test_a_broker_that_is_not_there(unused_tcp_port: int) -> None:

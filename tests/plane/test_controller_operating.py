@@ -140,6 +140,43 @@ class TestTheAudit:
         assert 1 < len(pages)
         assert list(range(offsets[0], offsets[-1] + 1)) == offsets
 
+    async def test_the_end_is_read_alone_and_without_ticks(self, controller: Running, reader: Any) -> None:
+        """The last so many offsets, and those before them, join; ticks' records are left out if asked for."""
+        await eventually(
+            lambda: self.read(reader, partition=0, last=2_000),
+            lambda pages: sum(len(page.entries) for page in pages) > 40,
+        )
+        await pin(controller.addresses.grpc, 60)
+        everything = [entry for page in await self.read(reader, pool="chat") for entry in page.entries]
+        end = everything[-1].offset
+
+        newer = await self.read(reader, pool="chat", last=10, before_offset=end)
+        older = await self.read(reader, pool="chat", last=10_000, before_offset=newer[0].from_offset)
+        lean = await self.read(reader, pool="chat", without_ticks=True, before_offset=end)
+
+        assert (end - 10, end) == (newer[0].from_offset, newer[-1].next_offset)
+        assert everything[0].offset >= older[0].from_offset
+        assert [one.offset for one in everything if one.offset < end] == [
+            one.offset for page in (*older, *newer) for one in page.entries
+        ]
+        assert [one for one in everything if one.offset < end and not one.record.HasField("tick")] == [
+            one for page in lean for one in page.entries
+        ]
+
+    async def test_before_the_oldest_there_is_nothing(self, reader: Any) -> None:
+        """One empty page, which says so by beginning where it was to end; whoever follows cannot ask for it."""
+        await eventually(
+            lambda: self.read(reader, pool="chat"), lambda pages: sum(len(page.entries) for page in pages) > 5
+        )
+        [page] = await self.read(reader, pool="chat", last=2**63, before_offset=1)
+        begin = page.from_offset
+        [nothing] = await self.read(reader, pool="chat", last=2**64 - 1, before_offset=begin or 1)
+        code, words = await refusal(reader.Decisions(pb.DecisionsRequest(pool="chat", follow=True, last=5)).read())
+
+        assert (0, 0) == (begin, nothing.from_offset)
+        assert grpc.StatusCode.INVALID_ARGUMENT is code
+        assert "`follow` goes with neither" in words
+
     async def test_following_goes_on_from_the_end(self, controller: Running, reader: Any) -> None:
         """With `follow` and `from_end` only what comes from now on is told, as it comes, until the caller leaves."""
         before = (await self.read(reader, pool="chat"))[-1].next_offset

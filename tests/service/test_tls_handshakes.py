@@ -206,6 +206,17 @@ def test_files_that_cannot_be_used_are_said_at_the_start(
     assert str(folder) in str(caught.value)
 
 
+def test_the_folder_that_was_looked_for_is_named(tmp_path: Path) -> None:
+    """Where a service has no certificate, the folder of its own that it might have is said as well."""
+    with pytest.raises(Fatal) as caught:
+        Tls(TlsConfig(folder=tmp_path), role="engine", name="e0")
+
+    assert (
+        f"certificates in {tmp_path} cannot be used: there is no tls.crt, tls.key, ca.crt,"
+        " and no folder engine-e0 with a tls.crt"
+    ) == str(caught.value)
+
+
 def test_each_service_of_a_shared_folder_has_its_own(tmp_path: Path) -> None:
     """FOLDER/ROLE-NAME goes before FOLDER, which serves where there is no such folder."""
     own = certify(tmp_path, "agent", "a")

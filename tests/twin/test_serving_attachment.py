@@ -221,6 +221,9 @@ async def test_what_cannot_be_served_is_said_at_the_start(tmp_path: Path) -> Non
         await run_twin(Config(file=tmp_path / "f"), stop)
     with pytest.raises(Rejected, match="names no engines"):
         await run_twin(config_of(tmp_path), stop)
+    beyond = config_of(tmp_path, TwinEngineConfig(engine="e0", listen="127.0.0.1:0"), controllers=("10.0.0.1:7460",))
+    with pytest.raises(Rejected, match="plaintext is refused"):
+        await run_twin(beyond, stop)
     with pytest.raises(Rejected, match="graphs, splitkv"):
         await run_twin(config_of(tmp_path, TwinEngineConfig(engine="e0", listen="127.0.0.1:0", variant="x")), stop)
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)

@@ -6,10 +6,9 @@ It reads the decisions topic like any tool would; it has no way into the machine
 from dataclasses import dataclass, field
 
 from flyball_core.inputs import TargetKind
-from flyball_core.knobs import VARIANT, Value
+from flyball_core.knobs import VARIANT, WEIGHT, Value
 from flyball_core.outputs import DecisionRecord, RecordKind, TickRecord, Verdict
 from flyball_log.interface import Log, Topic
-from flyball_policies.seam import WEIGHT
 from flyball_proto.codec import decode_audit
 
 

@@ -77,7 +77,7 @@ async def govern(
 ) -> Governed:
     """A receiver for `target` that takes up what `folder` holds; its safe table is the one `admission` has now.
 
-    Raises `Rejected` for a malformed address.
+    Raises `Rejected` as `Attacher` does.
     """
     loop = asyncio.get_running_loop()
     thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="flyball-receiver")

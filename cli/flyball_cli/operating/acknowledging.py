@@ -8,8 +8,7 @@ from typing import Any
 from flyball_cli.operating.merging import Owned
 from flyball_cli.operating.status_document import mode_of
 from flyball_core.inputs import Mode
-from flyball_core.knobs import Value
-from flyball_policies.seam import WEIGHT
+from flyball_core.knobs import WEIGHT, Value
 from flyball_proto.codec.words import read_known
 from flyball_proto.v1.common_pb2 import TARGET_KIND_ENGINE, TARGET_KIND_GATEWAY
 from flyball_proto.v1.inputs_pb2 import OverrideSet

@@ -27,8 +27,7 @@ from flyball_cli.operating.status_words import override_row
 from flyball_cli.operating.times import moment, read_moment, read_span, typed_value
 from flyball_cli.wording import aligned, nearest
 from flyball_core.errors import Rejected
-from flyball_core.knobs import KnobClass, KnobKind, KnobSpec, Value
-from flyball_policies.seam import WEIGHT
+from flyball_core.knobs import WEIGHT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_proto.codec.words import fill_value, knows_knob, read_knob
 from flyball_proto.v1.common_pb2 import TARGET_KIND_ENGINE
 from flyball_proto.v1.inputs_pb2 import OverrideClear, OverrideSet

@@ -1,35 +1,43 @@
 """The audit of a running fleet, put together from what its controllers serve.
 
 The same as `flyball_cli.audit` reads from a log, but for two things that only a log holds: what
-receivers are told now is taken from the owner's status, and attaches from before are not known.
+receivers are told now is taken from the owner's status, as is the last tick, and attaches from before
+are not known.
 """
 
 from collections.abc import Iterable
 
-from flyball_cli.audit import Audit, take_record
+from flyball_cli.audit import Audit
+from flyball_cli.going_back import Question, Stretch, go_back
 from flyball_cli.operating.fleet import Fleet
 from flyball_cli.operating.merging import FleetStatus, Owned
+from flyball_cli.operating.status_document import mode_of
 from flyball_core.errors import InvalidDocument
-from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
+from flyball_core.fencing import Version
+from flyball_core.ids import EngineId, GatewayId, Incarnation, LogId, PoolId
 from flyball_core.inputs import Attach, TargetKind
-from flyball_core.outputs import Directive, LaneRule, Route, RoutingTable
+from flyball_core.outputs import Directive, LaneRule, Route, RoutingTable, TickRecord
 from flyball_policies.reading import read_document
 from flyball_proto.codec.words import TARGET_KINDS, read_known, read_version
-from flyball_proto.v1.services_pb2 import DecisionsPage, DecisionsRequest, TargetStatus
+from flyball_proto.v1.services_pb2 import DecisionsRequest, TargetStatus
 
 _WEIGHT, _CAP = "weight:", "cap:"
 
 
-async def read_remote_audit(fleet: Fleet, name: str | None, pool: str | None) -> Audit:
-    """The audit of the pools that `name` can be of: a decision, a receiver, a pool. Raises `FlyballError`."""
+async def read_remote_audit(fleet: Fleet, asked: Question) -> Audit:
+    """The audit of the pools that are meant, as far back as answers what is asked. Raises `FlyballError`."""
     status = await fleet.status()
-    if pool is not None:
-        status.pool(pool)
-    owned = [one for one in status.pools.values() if pool in (None, one.status.pool)]
-    meant = _meant(owned, name) or owned
+    if asked.pool is not None:
+        status.pool(asked.pool)
+    owned = [one for one in status.pools.values() if asked.pool in (None, one.status.pool)]
+    meant = _meant(owned, asked.name) or owned
+    receivers = {target.target for one in meant for target in one.status.targets}
+    enough = asked.enough([one.status.pool for one in meant], receivers)
     audit = Audit(where=_log(status))
     for one in meant:
-        await _read(fleet, one, audit)
+        _take_tick(audit, one)
+        back = await go_back(_Served(fleet, one), enough)
+        audit.take_back(back, [one.status.pool])
         text = (await fleet.policy(one.address, one.status.pool)).text
         lanes = _lanes(text)
         for target in one.status.targets:
@@ -49,24 +57,46 @@ def _meant(pools: list[Owned], name: str | None) -> list[Owned]:
     return of_decision or [one for one in pools if name in {target.target for target in one.status.targets}]
 
 
-async def _read(fleet: Fleet, owned: Owned, audit: Audit) -> None:
-    """All records of a pool; of its ticks, which are most of them, only the last is read."""
-    tick: bytes | None = None
-    request = DecisionsRequest(pool=owned.status.pool, partition=owned.status.partition)
-    async for page in fleet.decisions(owned.address, request):
-        tick = _take_page(audit, page) or tick
-    if tick is not None:
-        take_record(audit, tick)
+class _Served:
+    """The audit of one pool behind a controller's door, as `Stretches`."""
+
+    def __init__(self, fleet: Fleet, owned: Owned) -> None:
+        self._fleet, self._owned = fleet, owned
+
+    async def before(self, offset: int | None, last: int) -> Stretch:
+        """The `last` offsets before `offset`, or before the end. Raises `FlyballError`."""
+        pool = self._owned.status
+        request = DecisionsRequest(
+            pool=pool.pool, partition=pool.partition, without_ticks=True, last=last, before_offset=offset or 0
+        )
+        begin: int | None = None
+        values: list[bytes] = []
+        async for page in self._fleet.decisions(self._owned.address, request):
+            begin = page.from_offset if begin is None else begin
+            # A controller that does not know `without_ticks` sends them: they are not decision records.
+            told = (entry.record for entry in page.entries if entry.record.HasField("decision"))
+            values += [record.SerializeToString(deterministic=True) for record in told]
+        return Stretch(begin or 0, values)
 
 
-def _take_page(audit: Audit, page: DecisionsPage) -> bytes | None:
-    tick = None
-    for entry in page.entries:
-        if entry.record.HasField("tick"):
-            tick = entry
-        else:
-            take_record(audit, entry.record.SerializeToString())
-    return None if tick is None else tick.record.SerializeToString()
+def _take_tick(audit: Audit, owned: Owned) -> None:
+    """What the pool's owner says of its last tick, as the tick's record."""
+    pool = owned.status
+    audit.pools.add(pool.pool)
+    if not pool.wall_s:
+        return
+    tick = TickRecord(
+        pool=PoolId(pool.pool),
+        version=Version(log_id=LogId(""), partition=pool.partition, epoch=pool.epoch, revision=0),
+        time_s=pool.time_s,
+        wall_s=pool.wall_s,
+        inputs_digest=0,
+        mode=mode_of(pool),
+        regime=pool.regime,
+        confidence=pool.confidence,
+        alarm=False,
+    )
+    audit.take_tick(tick)
 
 
 def _lanes(text: str) -> tuple[LaneRule, ...]:

@@ -12,10 +12,9 @@ from functools import lru_cache
 
 from flyball_controller.machine.state import SERVING, EngineState, PoolState
 from flyball_core.inputs import Proposal, TargetKind
-from flyball_core.knobs import VARIANT, KnobClass, KnobKind, KnobSpec, Value
+from flyball_core.knobs import VARIANT, WEIGHT, KnobClass, KnobKind, KnobSpec, Value
 from flyball_core.outputs import Verdict
 from flyball_policies.document import KnobRule, PolicyDocument, WeightsRule
-from flyball_policies.seam import WEIGHT
 
 ACCEPTED = "accepted"
 OVERRIDE = "override"

@@ -28,7 +28,7 @@ from flyball_controller.machine.seams import PolicySlot, Seams
 from flyball_controller.machine.state import EngineState, Holding, OutcomeDue, PartitionState, PoolState
 from flyball_core.ids import PoolId
 from flyball_core.inputs import Mode, Proposal, TargetKind
-from flyball_core.knobs import KnobClass
+from flyball_core.knobs import WEIGHT, KnobClass
 from flyball_core.outputs import (
     Directive,
     Heartbeat,
@@ -41,7 +41,7 @@ from flyball_core.outputs import (
     Verdict,
     compacted_key,
 )
-from flyball_policies.seam import WEIGHT, PoolView
+from flyball_policies.seam import PoolView
 
 OUTCOME_AFTER_S = 30.0
 MAX_OUTCOMES = 64

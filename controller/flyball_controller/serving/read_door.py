@@ -98,11 +98,11 @@ class ReadDoor:
         at, end = _span(request, await log.bounds(Topic.DECISIONS, partition))
         wait_s = 0.0
         while True:
-            limit = READ_AT_ONCE if request.follow else min(READ_AT_ONCE, max(end - at, 0))
             records: list[Record] = []
-            if limit:
-                reading = log.read(Topic.DECISIONS, partition, at, limit=limit, wait_s=wait_s)
-                records = await self._doorway.unless_stopping(reading)
+            if request.follow or at < end:
+                reading = log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
+                read = await self._doorway.unless_stopping(reading)
+                records = [one for one in read if request.follow or one.offset < end]
             page, at = _page(records, request, at)
             if page.entries or not wait_s:
                 yield page

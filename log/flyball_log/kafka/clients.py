@@ -63,8 +63,12 @@ class Connection(TypedDict):
 
 
 def connection(settings: KafkaSettings) -> Connection:
-    """How to connect; reads certificates and password anew. Raises `Fatal` if a file cannot be used."""
+    """How to connect; reads certificates and password anew. Raises `Fatal`, with its name, if a file cannot be used."""
     context, password = None, None
+    shown = (settings.ca_file, settings.cert_file, settings.key_file) if settings.tls else ()
+    files = [file for file in (*shown, settings.password_file if settings.sasl else None) if file]
+    for file in files:
+        _must_open(file)
     try:
         if settings.tls:
             context = create_ssl_context(
@@ -73,7 +77,7 @@ def connection(settings: KafkaSettings) -> Connection:
         if settings.sasl and settings.password_file:
             password = Path(settings.password_file).read_text(encoding="utf-8").split("\n", 1)[0]
     except (OSError, SSLError, UnicodeError) as error:
-        raise Fatal(f"Kafka credentials cannot be read: {error}") from error
+        raise Fatal(f"Kafka credentials cannot be used: {error}, in {' or '.join(files)}") from error
     return Connection(
         bootstrap_servers=list(settings.bootstrap),
         security_protocol=settings.security_protocol,
@@ -83,6 +87,15 @@ def connection(settings: KafkaSettings) -> Connection:
         sasl_plain_password=password,
         request_timeout_ms=REQUEST_MS,
     )
+
+
+def _must_open(file: str) -> None:
+    """Raise `Fatal` unless the file can be opened: TLS's own error would not name it."""
+    try:
+        with Path(file).open("rb"):
+            pass
+    except OSError as error:
+        raise Fatal(f"Kafka credentials cannot be read: {file}: {error.strerror or error}") from error
 
 
 class Consumer(AIOKafkaConsumer):

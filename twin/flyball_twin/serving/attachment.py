@@ -68,7 +68,7 @@ class LoopControls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """Where an engine's receiver belongs."""
+    """Where an engine's receiver belongs. Raises `Rejected` for controllers that `open_stream` may not go to."""
 
     pool: PoolId
     controllers: Sequence[str]
@@ -76,6 +76,10 @@ class Seat:
     folder: Path
     """What it holds is kept here over restarts."""
     open_stream: Open
+
+    def __post_init__(self) -> None:
+        for address in self.controllers:
+            self.open_stream.check(address)
 
 
 class Attachment:

@@ -20,7 +20,7 @@ from flyball_core.addresses import split_address
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_service.config import Config, TwinConfig, TwinEngineConfig
-from flyball_service.tls import Tls, check_address
+from flyball_service.tls import Tls
 from flyball_twin.engine import Engine
 from flyball_twin.physics import ENGINE_MODEL
 from flyball_twin.serving.alarm import LoopAlarm
@@ -81,8 +81,6 @@ class SmallEngine:
         engine.set_bandwidth_factor(one.speed)
         self.paced = PacedEngine(engine, self._alarm.clock, self._alarm.at, time.time, self._turned)
         tls = None if config.tls is None else Tls(config.tls, role="engine", name=one.engine)
-        for address in twin.controllers:
-            check_address(address, tls)
         self.attachment = Attachment(
             self.paced,
             Seat(
