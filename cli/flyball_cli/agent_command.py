@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flyball_cli.beginning import configured
 from flyball_core.errors import Rejected
 from flyball_service.config import AgentConfig, Config, GpuSource, LogFormat, LogsConfig
 from flyball_service.logs import configure_logs
@@ -39,9 +40,7 @@ def agent(*, file: Path | None, check: bool, as_json: bool) -> int:
         raise click.UsageError("--json goes with --check")
     if file is None:
         raise click.UsageError("an agent needs --config FILE; only --check can do without")
-    config = read_config(file)
-    _section(config)
-    configure_logs(config.logs, "agent")
+    config = configured(file, "agent")
     from flyball_agents.node.service import run_agent_service
 
     asyncio.run(run_until_signal(lambda stop: run_agent_service(config, stop)))

@@ -24,7 +24,7 @@ from flyball_twin.stand_ins.pages import VllmPage
 POOL = "bench"
 GPUS = 8
 ENGINES = 8
-MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 """Stands on every line of a page, so it makes its size."""
 REQUESTS_PER_SCRAPE = 5
 

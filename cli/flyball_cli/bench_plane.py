@@ -6,6 +6,8 @@ the append of a frame plus the way from the tick that decides to the ack in the 
 purpose (the lateness window, the next tick) is stated beside it. Each run is a new controller with a new log.
 """
 
+import asyncio
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +18,9 @@ from flyball_cli.bench_acks import Answers, answers_within, read_recorded
 from flyball_cli.bench_agent import AgentCost, measure_agent
 from flyball_cli.bench_fleet import POLICY, ScriptedPool
 from flyball_cli.bench_sockets import Appended, Ran, SocketFleet
-from flyball_cli.bench_watching import seen
-from flyball_cli.processes import Processes, free_port
-from flyball_core.errors import Rejected
+from flyball_cli.bench_watching import begun, seen
+from flyball_cli.processes import READY_S, Process, Processes, free_port
+from flyball_core.errors import Fatal, Rejected, Retryable
 from flyball_log import open_log
 from flyball_log.embedded.folder import partition_folder
 from flyball_log.interface import Topic
@@ -28,6 +30,7 @@ SIZES = (10, 200)
 MOST_PER_NODE = 8
 SETTLE_S = 5.0
 """Everybody has attached and the first settings are out before anything is measured."""
+_LOOK_S = 0.02
 
 _CONFIG = """\
 log: log
@@ -104,6 +107,7 @@ async def _measure(engines: int, measure_s: float, folder: Path) -> PlaneCost:
             inputs = partition_folder(folder / "log", Topic.INPUTS, partition)
             durable = folder / "durable"
             watcher = processes.start("watcher", str(inputs), str(durable), module="flyball_cli.bench_watching")
+            await _watched(watcher, durable)
             fleet = SocketFleet(pool, f"127.0.0.1:{grpc}", Path(receivers))
             ran = await fleet.run(SETTLE_S, measure_s, controller.cpu_s)
             watcher.stop()
@@ -117,6 +121,17 @@ async def _measure(engines: int, measure_s: float, folder: Path) -> PlaneCost:
             answers=answers_within(recorded, seen(durable), ran.began_s, ran.ended_s),
             controller_peak_rss_bytes=controller.peak_rss_bytes(),
         )
+
+
+async def _watched(watcher: Process, durable: Path) -> None:
+    """Wait until the watcher looks. Raises `Fatal` if it has ended, `Retryable` if it takes too long."""
+    until_s = time.monotonic() + READY_S
+    while not begun(durable):
+        if not watcher.running:
+            raise Fatal(f"nobody watches the log:\n{watcher.last_lines()}")
+        if time.monotonic() > until_s:
+            raise Retryable(f"nobody watches the log after {READY_S:g} s")
+        await asyncio.sleep(_LOOK_S)
 
 
 def _in_memory() -> TemporaryDirectory[str]:

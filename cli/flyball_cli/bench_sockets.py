@@ -7,6 +7,7 @@ one disk.
 """
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -111,6 +112,8 @@ class SocketFleet:
         Raises `Retryable` if not everybody is attached in time.
         """
         stop = asyncio.Event()
+        gc.collect()
+        gc.freeze()  # as services do; one collection would stop the whole fleet at once, which no real fleet does
         async with asyncio.TaskGroup() as tasks:
             for attacher in self._attachers:
                 tasks.create_task(attacher.run(stop))
@@ -125,6 +128,7 @@ class SocketFleet:
                 await asyncio.sleep(LAST_ACKS_S)
             finally:
                 stop.set()
+                gc.unfreeze()
         return ran
 
     async def _measure(self, measure_s: float, cpu_s: Callable[[], float]) -> None:

@@ -40,6 +40,11 @@ def main() -> None:
             time.sleep(LOOK_S)
 
 
+def begun(out: Path) -> bool:
+    """Whether the watching has begun."""
+    return out.exists()
+
+
 def seen(out: Path) -> list[tuple[int, float]]:
     """What was watched: offsets before which everything was durable, and since when (Unix seconds), in order."""
     return list(_parsed(out.read_text(encoding="ascii").splitlines()))

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import click
 
-from flyball_core.errors import Rejected
-from flyball_service.logs import configure_logs
-from flyball_service.reading import read_config
+from flyball_cli.beginning import configured
 from flyball_service.running import run_until_signal
 
 
@@ -19,10 +17,7 @@ from flyball_service.running import run_until_signal
 @click.option("--config", "file", type=click.Path(path_type=Path), required=True, help="Configuration file.")
 def gateway(*, file: Path) -> int:
     """Spread OpenAI-compatible requests over a pool's engines, by weight, cap and lane."""
-    config = read_config(file)
-    if config.gateway is None:
-        raise Rejected(f"{file}: there is no section `gateway`")
-    configure_logs(config.logs, "gateway")
+    config = configured(file, "gateway")
     from flyball_agents.gateway.serving import run_gateway_service
 
     asyncio.run(run_until_signal(lambda stop: run_gateway_service(config, stop)))

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import click
 
-from flyball_core.errors import Rejected
-from flyball_service.logs import configure_logs
-from flyball_service.reading import read_config
+from flyball_cli.beginning import configured
 from flyball_service.running import run_until_signal
 
 
@@ -19,10 +17,7 @@ from flyball_service.running import run_until_signal
 @click.option("--config", "file", type=click.Path(path_type=Path), required=True, help="Configuration file.")
 def controller(*, file: Path) -> int:
     """Decide, push, and serve operators; with an embedded log also take what agents append."""
-    config = read_config(file)
-    if config.controller is None:
-        raise Rejected(f"{file}: there is no section `controller`")
-    configure_logs(config.logs, "controller")
+    config = configured(file, "controller")
     from flyball_controller.serving import run_controller
 
     asyncio.run(run_until_signal(lambda stop: run_controller(config, stop)))

@@ -27,6 +27,7 @@ from flyball_proto.codec import decode_input
 from flyball_service.config import AgentConfig, Config, GpuSource, ScrapedEngine
 from flyball_twin.stand_ins.nvml import ERROR_CODES, StandInGpu, StandInNvml, installed
 from flyball_twin.stand_ins.pages import MODEL, VllmPage
+from served_pages import serving
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "agent.md"
 PERIOD_S = 0.1
@@ -57,15 +58,8 @@ async def engine_page() -> AsyncIterator[tuple[VllmPage, str]]:
         page.serve(1)
         return web.Response(body=page.text())
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield page, f"http://127.0.0.1:{runner.addresses[0][1]}/metrics"
-    finally:
-        await runner.cleanup()
+    async with serving(metrics) as url:
+        yield page, url
 
 
 def config_of(folder: Path, *controllers: str, log: str = "log", **changes: Any) -> Config:

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,23 +25,9 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import BootId
 from flyball_service.config import ScrapedEngine
 from flyball_twin.stand_ins.pages import VllmPage
+from served_pages import serving
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LIMITS = PageLimits(timeout_s=0.3)
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """The URL of a page that this handler serves."""
-    app = web.Application()
-    app.router.add_get("/metrics", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/metrics"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

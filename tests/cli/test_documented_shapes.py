@@ -8,7 +8,7 @@ import pytest
 
 from cli_calls import Answer
 from documented_shapes import same_shape
-from flyball_cli import bench_plane, bench_spine
+from flyball_cli import bench_spine
 from flyball_cli.bench_fleet import POLICY
 from flyball_core.frames import Frame
 from recorded_logs import GATEWAY, SLOW, bodies_of, spoiled
@@ -50,14 +50,6 @@ def test_bench(flyball: Flyball, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_spine, "TICKS", 65)
 
     same_shape("bench-spine", flyball("bench", "spine", "--json", "--seconds", "0", "--kafka", "off").document)
-
-
-def test_bench_plane(flyball: Flyball, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So does the bench of the plane, whatever sizes it is given."""
-    monkeypatch.setattr(bench_plane, "SIZES", (3,))
-    monkeypatch.setattr(bench_plane, "SETTLE_S", 3.0)
-
-    same_shape("bench-plane", flyball("bench", "plane", "--json", "--seconds", "2", "--runs", "1").document)
 
 
 def test_topics(flyball: Flyball, kafka_broker: str) -> None:

@@ -100,16 +100,16 @@ def test_missing_credentials_are_fatal(tmp_path: Path) -> None:
     authority, absent = tmp_path / "ca.pem", str(tmp_path / "absent.pem")
     authority.write_text("no certificate")
     base = KafkaSettings(bootstrap=LOCAL, security_protocol="SASL_SSL", username="u", password_file=str(authority))
-    of_kind: list[dict[str, str]] = [
-        {"ca_file": absent},
-        {"cert_file": absent, "key_file": str(authority)},
-        {"cert_file": str(authority), "key_file": absent},
-        {"password_file": absent},
-    ]
+    missing = (
+        replace(base, ca_file=absent),
+        replace(base, cert_file=absent, key_file=str(authority)),
+        replace(base, cert_file=str(authority), key_file=absent),
+        replace(base, password_file=absent),
+    )
 
-    for files in of_kind:
+    for one in missing:
         with pytest.raises(Fatal, match=f"cannot be read: {absent}: No such file"):
-            connection(replace(base, **files))
+            connection(one)
     with pytest.raises(Fatal, match=f"cannot be used: .*{authority}"):
         connection(replace(base, ca_file=str(authority)))
 

@@ -314,7 +314,7 @@ class TestOrdering:
         self, writer: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In good time before the caller's deadline it is told that the order stands and nobody has answered."""
-        monkeypatch.setattr(write_door, "MARGIN_S", PATIENCE_S)
+        monkeypatch.setattr(write_door, "MARGIN_S", 2 * PATIENCE_S)
         answer = await writer.GiveOrder(inputs_pb2.Order(pool="chat", author="ada", paused=True), timeout=PATIENCE_S)
 
         assert pb.WRITE_OUTCOME_ON_RECORD == answer.outcome

@@ -50,6 +50,15 @@ def test_a_signal_lets_a_service_close_in_order(number: signal.Signals) -> None:
         assert process.returncode == 0
 
 
+def test_collections_leave_out_what_was_loaded() -> None:
+    """Modules are out of the garbage collector's sight, so that a full collection is short."""
+    with service("import gc; print(gc.get_freeze_count() > 10_000)") as process:
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=10)
+
+        assert "True" in out.splitlines()
+
+
 def test_a_second_signal_ends_it_at_once() -> None:
     """A service that hangs while it closes is ended by the next signal, and its exit code says by which."""
     with service("await asyncio.sleep(600)") as process:

@@ -72,8 +72,10 @@ VLLM = (
 
 CAPACITY = "kv_capacity_tokens"
 CAPACITY_INFO = "vllm:cache_config_info"
+CAPACITY_TOLD = "kv_cache_size_tokens"
+"""The label of that metric that tells the KV cache's capacity, of each rank by itself."""
 CAPACITY_LABELS = ("num_gpu_blocks", "block_size")
-"""The KV cache's capacity is the product of these two labels of that metric."""
+"""Without it the capacity is the product of these two, shared by the page's ranks, whose blocks vLLM adds up."""
 
 RANK_LABEL = "engine"
 """The data-parallel rank; a page without it is of one rank."""

@@ -4,7 +4,6 @@ Decides nothing about an engine: a value that is not there, or is no number that
 is missing and named. What a page has beyond the table of names is ignored.
 """
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -14,6 +13,7 @@ from flyball_agents.node.engine_names import (
     CAPACITY,
     CAPACITY_INFO,
     CAPACITY_LABELS,
+    CAPACITY_TOLD,
     MODEL_LABEL,
     RANK_LABEL,
     VLLM,
@@ -42,6 +42,8 @@ MOST_RANKS = 64
 
 AMBIGUOUS = "ambiguous"
 """The page has several series of it within a rank, and none is the rank's."""
+
+_MOST_DIGITS = 12
 
 _PLACES: dict[str, tuple[Metric, int]] = {
     name: (metric, place) for metric in VLLM for place, name in enumerate(metric.names)
@@ -98,12 +100,16 @@ def _rank_of(sample: Sample) -> int:
     return int(rank)
 
 
-def _capacity_of(sample: Sample) -> float | None:
-    """Tokens that the KV cache holds; None if the engine does not say."""
-    factors = [sample.labels.get(label, "") for label in CAPACITY_LABELS]
-    if not all(factor.isascii() and factor.isdecimal() and len(factor) <= 12 for factor in factors):
-        return None
-    return float(math.prod(map(int, factors))) or None
+def _capacity_of(sample: Sample, ranks: int) -> float | None:
+    """Tokens that the KV cache of one of the page's ranks holds; None if the engine does not say."""
+    told = _whole(sample.labels.get(CAPACITY_TOLD, ""))
+    blocks, block_tokens = (_whole(sample.labels.get(label, "")) for label in CAPACITY_LABELS)
+    return told or blocks * block_tokens / ranks or None
+
+
+def _whole(text: str) -> float:
+    """The whole number that a label holds; 0 for none, as labels are of every kind."""
+    return float(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0.0
 
 
 class EngineReader:
@@ -166,14 +172,18 @@ class EngineReader:
 
 def _by_rank(samples: Sequence[Sample]) -> dict[int, _Rank]:
     ranks: dict[int, _Rank] = {}
+    capacities: dict[int, Sample] = {}
     for sample in samples:
         if sample.name == PROCESS_START:
             continue
-        rank = ranks.setdefault(_rank_of(sample), _Rank())
+        number = _rank_of(sample)
+        rank = ranks.setdefault(number, _Rank())
         if sample.name == CAPACITY_INFO:
-            rank.capacity = _capacity_of(sample)
+            capacities[number] = sample
         else:
             rank.take(*_PLACES[sample.name], number_of(sample))
+    for number, sample in capacities.items():
+        ranks[number].capacity = _capacity_of(sample, len(ranks))
     if not ranks:
         raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
     if len(ranks) > MOST_RANKS:

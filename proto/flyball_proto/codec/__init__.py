@@ -8,6 +8,7 @@ outputs are our own and a wrong one is a fault.
 from flyball_proto.codec.inputs import decode_input, encode_input, is_attach
 from flyball_proto.codec.outputs import (
     CheckpointPart,
+    Pushed,
     decode_audit,
     decode_checkpoint,
     decode_directive,
@@ -17,7 +18,6 @@ from flyball_proto.codec.outputs import (
     is_tick,
 )
 from flyball_proto.codec.streams import (
-    Pushed,
     Said,
     pusher_message,
     read_pusher_message,

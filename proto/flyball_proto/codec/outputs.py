@@ -30,7 +30,10 @@ from flyball_proto.codec.words import (
     read_value,
     read_version,
 )
-from flyball_proto.v1 import common_pb2, outputs_pb2 as pb
+from flyball_proto.v1 import common_pb2, outputs_pb2 as pb, services_pb2
+
+Pushed = Directive | RoutingTable | Heartbeat | RebaseNotice
+"""What is for receivers."""
 
 _TICK = bytes([pb.AuditRecord.TICK_FIELD_NUMBER << 3 | 2])
 """How the bytes of a tick's record begin: its field's number, and that a length follows."""
@@ -47,36 +50,46 @@ _KINDS = EnumPair(
 )
 
 
-def encode_directive(output: Directive | RoutingTable | Heartbeat | RebaseNotice) -> bytes:
+def encode_directive(output: Pushed) -> bytes:
     """The bytes of one record of the directives topic."""
     record = pb.DirectiveRecord()
-    if isinstance(output, Directive):
-        fill_directive(record.directive, output)
-    elif isinstance(output, RoutingTable):
-        fill_table(record.table, output)
-    elif isinstance(output, RebaseNotice):
-        fill_rebase(record.rebase, output)
-    else:
-        fill_heartbeat(record.heartbeat, output)
+    fill_pushed(record, output)
     return record.SerializeToString(deterministic=True)
 
 
-def decode_directive(value: bytes) -> Directive | RoutingTable | Heartbeat | RebaseNotice:
+def decode_directive(value: bytes) -> Pushed:
     """One record of the directives topic; `Rejected` if it is none."""
     try:
         record = pb.DirectiveRecord.FromString(value)
     except DecodeError as error:
         raise Rejected(f"not a DirectiveRecord: {error}") from error
-    kind = record.WhichOneof("body")
+    return read_pushed(record)
+
+
+def fill_pushed(m: pb.DirectiveRecord | services_pb2.PusherMessage, output: Pushed) -> None:
+    """Write what is for receivers: the directives topic and the attach stream carry the same."""
+    if isinstance(output, Directive):
+        fill_directive(m.directive, output)
+    elif isinstance(output, RoutingTable):
+        fill_table(m.table, output)
+    elif isinstance(output, RebaseNotice):
+        fill_rebase(m.rebase, output)
+    else:
+        fill_heartbeat(m.heartbeat, output)
+
+
+def read_pushed(m: pb.DirectiveRecord | services_pb2.PusherMessage) -> Pushed:
+    """Read what is for receivers; `Rejected` if it is nothing that this contract knows."""
+    kind = m.WhichOneof("body")
     if kind == "directive":
-        return read_directive(record.directive)
+        return read_directive(m.directive)
     if kind == "table":
-        return read_table(record.table)
+        return read_table(m.table)
     if kind == "heartbeat":
-        return read_heartbeat(record.heartbeat)
+        return read_heartbeat(m.heartbeat)
     if kind == "rebase":
-        return read_rebase(record.rebase)
-    raise Rejected("a DirectiveRecord of a kind not known here")
+        return read_rebase(m.rebase)
+    raise Rejected(f"a {type(m).__name__} of a kind not known here")
 
 
 def fill_directive(m: pb.Directive, output: Directive) -> None:

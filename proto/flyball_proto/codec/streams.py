@@ -2,25 +2,12 @@
 
 from flyball_core.errors import Rejected
 from flyball_core.inputs import Ack, Attach
-from flyball_core.outputs import Directive, Heartbeat, RebaseNotice, RoutingTable
 from flyball_proto.codec.inputs import fill_ack, fill_attach, read_ack, read_attach
-from flyball_proto.codec.outputs import (
-    fill_directive,
-    fill_heartbeat,
-    fill_rebase,
-    fill_table,
-    read_directive,
-    read_heartbeat,
-    read_rebase,
-    read_table,
-)
+from flyball_proto.codec.outputs import Pushed, fill_pushed, read_pushed
 from flyball_proto.v1 import services_pb2 as pb
 
 Said = Attach | Ack
 """What a receiver says."""
-
-Pushed = Directive | RoutingTable | Heartbeat | RebaseNotice
-"""What a pusher says."""
 
 
 def receiver_message(said: Said) -> pb.ReceiverMessage:
@@ -49,26 +36,10 @@ def read_receiver_message(message: pb.ReceiverMessage) -> Said:
 def pusher_message(pushed: Pushed) -> pb.PusherMessage:
     """A pusher's message."""
     message = pb.PusherMessage()
-    if isinstance(pushed, Directive):
-        fill_directive(message.directive, pushed)
-    elif isinstance(pushed, RoutingTable):
-        fill_table(message.table, pushed)
-    elif isinstance(pushed, Heartbeat):
-        fill_heartbeat(message.heartbeat, pushed)
-    else:
-        fill_rebase(message.rebase, pushed)
+    fill_pushed(message, pushed)
     return message
 
 
 def read_pusher_message(message: pb.PusherMessage) -> Pushed:
     """What a pusher said; `Rejected` if it is nothing that this contract knows."""
-    kind = message.WhichOneof("body")
-    if kind == "directive":
-        return read_directive(message.directive)
-    if kind == "table":
-        return read_table(message.table)
-    if kind == "heartbeat":
-        return read_heartbeat(message.heartbeat)
-    if kind == "rebase":
-        return read_rebase(message.rebase)
-    raise Rejected("a pusher's message of a kind not known here")
+    return read_pushed(message)
