@@ -32,6 +32,8 @@ class Stretch:
     """Offset at which the part begins; nothing older is kept if that is where it was to end."""
     values: Sequence[bytes]
     """Encoded records, oldest first."""
+    unreadable: int = 0
+    """Records that were left out because they are damaged."""
 
 
 class Stretches(Protocol):
@@ -60,6 +62,7 @@ async def go_back(audit: Stretches, enough: Enough) -> ReadBack:
     offset, length = None, FIRST_STRETCH
     while not enough(back.records):
         stretch = await audit.before(offset, length)
+        back.unreadable += stretch.unreadable
         older = []
         for value in stretch.values:
             if value in seen:  # published twice is published once

@@ -97,7 +97,7 @@ def test_f22_it_is_told_again_with_back_off_and_others_move_on(deaf: tuple[Scrip
 
 
 def test_f22_once_it_holds_what_it_was_told_it_is_learned_from_again(deaf: tuple[ScriptedPool, Watching]) -> None:
-    """The divergence ends with the first acknowledgement that reads back right, and the knob goes back to where it was."""
+    """The divergence ends with the first acknowledgement that reads back right; the knob goes back to where it was."""
     pool, watching = deaf
     pool.run(20)
     pool.engines["e0-0"].deaf = False

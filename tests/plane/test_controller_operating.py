@@ -11,7 +11,13 @@ import grpc
 import pytest
 
 from flyball_controller.serving import write_door
+from flyball_controller.serving.read_door import page_of
+from flyball_core.fencing import Version
+from flyball_core.ids import LogId, PoolId
 from flyball_core.knobs import BATCH_CAP
+from flyball_core.outputs import TickRecord
+from flyball_log.interface import Record
+from flyball_proto.codec import encode_audit
 from flyball_proto.v1 import common_pb2, inputs_pb2, services_pb2 as pb, services_pb2_grpc as rpc
 from plane_clients import (
     PATIENCE_S,
@@ -126,6 +132,26 @@ class TestTheAudit:
         later = await self.read(reader, pool="chat", from_offset=pages[-1].next_offset)
 
         assert all(entry.offset >= pages[-1].next_offset for page in later for entry in page.entries)
+
+    def test_a_damaged_record_hides_no_other(self) -> None:
+        """It is left out and counted; what stands around it is read."""
+        version = Version(log_id=LogId("log"), partition=0, epoch=1, revision=2)
+        tick = TickRecord(
+            pool=PoolId("chat"),
+            version=version,
+            time_s=1.0,
+            wall_s=1.0,
+            inputs_digest=0,
+            mode="advise",
+            regime="idle",
+            confidence=1.0,
+            alarm=False,
+        )
+        values = [encode_audit(tick), b"\xff\xff\xff", encode_audit(tick)]
+        records = [Record(5 + number, b"chat", value) for number, value in enumerate(values)]
+        page, at = page_of(records, pb.DecisionsRequest(pool="chat"), 5)
+
+        assert (1, [5, 7], 8) == (page.unreadable, [entry.offset for entry in page.entries], at)
 
     async def test_pages_are_bounded(self, controller: Running, reader: Any) -> None:
         """More than 500 records come in several pages that join without hole or overlap."""

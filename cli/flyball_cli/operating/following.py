@@ -103,6 +103,7 @@ class Follower:
                 begun, self._lost, self._was_following = True, False, True
             backoff.reset()
             self._next = page.next_offset
+            self.unreadable += page.unreadable
             for entry in page.entries:
                 if not entry.record.HasField("decision"):
                     continue

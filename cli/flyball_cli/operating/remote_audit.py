@@ -71,12 +71,14 @@ class _Served:
         )
         begin: int | None = None
         values: list[bytes] = []
+        unreadable = 0
         async for page in self._fleet.decisions(self._owned.address, request):
             begin = page.from_offset if begin is None else begin
+            unreadable += page.unreadable
             # A controller that does not know `without_ticks` sends them: they are not decision records.
             told = (entry.record for entry in page.entries if entry.record.HasField("decision"))
             values += [record.SerializeToString(deterministic=True) for record in told]
-        return Stretch(begin or 0, values)
+        return Stretch(begin or 0, values, unreadable)
 
 
 def _take_tick(audit: Audit, owned: Owned) -> None:

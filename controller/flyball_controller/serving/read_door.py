@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from flyball_controller.owner import Owned
 from flyball_controller.serving.doorway import Doorway, Plane
@@ -103,7 +104,7 @@ class ReadDoor:
                 reading = log.read(Topic.DECISIONS, partition, at, limit=READ_AT_ONCE, wait_s=wait_s)
                 read = await self._doorway.unless_stopping(reading)
                 records = [one for one in read if request.follow or one.offset < end]
-            page, at = _page(records, request, at)
+            page, at = page_of(records, request, at)
             if page.entries or not wait_s:
                 yield page
             if not request.follow and (at >= end or not records):
@@ -128,7 +129,7 @@ def _held(plane: Plane) -> list[Owned]:
     return [held[partition] for partition in sorted(held) if not held[partition].lost]
 
 
-def _page(records: list[Record], request: pb.DecisionsRequest, at: int) -> tuple[pb.DecisionsPage, int]:
+def page_of(records: list[Record], request: pb.DecisionsRequest, at: int) -> tuple[pb.DecisionsPage, int]:
     """Those of the records that are asked for, as far as a page takes them; where to go on."""
     page, size, pool = pb.DecisionsPage(from_offset=at), 0, request.pool.encode()
     for record in records:
@@ -138,7 +139,11 @@ def _page(records: list[Record], request: pb.DecisionsRequest, at: int) -> tuple
         if record.value is None or pool not in (b"", record.key) or (request.without_ticks and is_tick(record.value)):
             continue
         size += len(record.value)
-        told = outputs_pb2.AuditRecord.FromString(record.value)
+        try:
+            told = outputs_pb2.AuditRecord.FromString(record.value)
+        except DecodeError:
+            page.unreadable += 1  # one damaged record must not hide all others
+            continue
         page.entries.append(pb.DecisionEntry(offset=record.offset, record=told))
     page.next_offset = at
     return page, at

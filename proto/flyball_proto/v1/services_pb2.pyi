@@ -595,12 +595,15 @@ class DecisionsPage(google.protobuf.message.Message):
     ENTRIES_FIELD_NUMBER: builtins.int
     NEXT_OFFSET_FIELD_NUMBER: builtins.int
     FROM_OFFSET_FIELD_NUMBER: builtins.int
+    UNREADABLE_FIELD_NUMBER: builtins.int
     next_offset: builtins.int
     """where to go on"""
     from_offset: builtins.int
     """Where this page's reading began. With `last`, the first page's is where the next older
     stretch ends; nothing older is kept if it is the `before_offset` that was asked for.
     """
+    unreadable: builtins.int
+    """records left out because they are damaged"""
     @property
     def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionEntry]: ...
     def __init__(
@@ -609,8 +612,9 @@ class DecisionsPage(google.protobuf.message.Message):
         entries: collections.abc.Iterable[global___DecisionEntry] | None = ...,
         next_offset: builtins.int = ...,
         from_offset: builtins.int = ...,
+        unreadable: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entries", b"entries", "from_offset", b"from_offset", "next_offset", b"next_offset"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "from_offset", b"from_offset", "next_offset", b"next_offset", "unreadable", b"unreadable"]) -> None: ...
 
 global___DecisionsPage = DecisionsPage
 
