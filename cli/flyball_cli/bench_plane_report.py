@@ -54,44 +54,11 @@ def plane_document(found: PlaneRuns, measure_s: float, load_before: float) -> di
 
 def plane_lines(document: Mapping[str, Any]) -> list[str]:
     """The same in words, what is aimed at beside it."""
-    aims, sizes = document["aims"], document["sizes"]
-    runs = len(sizes[0]["runs"])
-
-    def row(words: str, form: Callable[[Mapping[str, Any]], str]) -> tuple[str, ...]:
-        return (words, *(form(size) for size in sizes))
-
-    def spread(of: str) -> Callable[[Mapping[str, Any]], str]:
-        def form(size: Mapping[str, Any]) -> str:
-            middle = _medians([run[of] for run in size["runs"]], ("p50", "p99"))
-            return f"{_ms(middle['p50'])} / {_ms(middle['p99'])}"
-
-        return form
-
-    def middle(of: str, form: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda size: form.format(median(run[of] for run in size["runs"]))
-
-    def total(of: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda size: f"{sum(run[of] for run in size['runs']):,}"
-
+    aims, waits = document["aims"], document["waits_on_purpose_s"]
     cpu, rss = f"{document['agent_cpu_share']:.1%}", f"{document['agent_rss_mb']:.0f} MB"
-    waits = document["waits_on_purpose_s"]
     return [
-        f"medians of {runs} runs of {document['seconds']:g} s, p50 / p99 in ms",
-        *aligned(
-            [
-                row("engines", lambda size: str(size["engines"])),
-                row(f"frame to ack (aim: p99 {aims['frame_to_ack_ms_p99']:g})", spread("frame_to_ack_ms")),
-                row("  append of a frame", spread("append_ms")),
-                row("  from the tick to the ack", spread("tick_to_ack_ms")),
-                row("engines changed at a tick", middle("engines_changed_share", "{:.1%}")),
-                row("controller, of a core", middle("controller_cpu_share", "{:.1%}")),
-                row("all agents and engines, of a core", middle("fleet_cpu_share", "{:.1%}")),
-                row("directives, all runs", total("directives")),
-                row("acks", total("acks")),
-                row("nacks", total("nacks")),
-                row("failed appends", total("failed_appends")),
-            ]
-        ),
+        f"medians of {len(document['agent']['runs'])} runs of {document['seconds']:g} s, p50 / p99 in ms",
+        *aligned(_rows(document["sizes"], aims["frame_to_ack_ms_p99"])),
         (
             f"one agent, {GPUS} GPUs and {ENGINES} engines: {cpu} of a core (aim: {aims['agent_cpu_share']:.0%}), "
             f"{rss} at most (aim: {aims['agent_rss_mb']:g} MB)"
@@ -100,6 +67,34 @@ def plane_lines(document: Mapping[str, Any]) -> list[str]:
             f"waits on purpose, not counted: {waits['lateness']:g} s for late frames, and up to "
             f"{waits['next_tick_at_most']:g} s for the next tick"
         ),
+    ]
+
+
+def _rows(sizes: Sequence[Mapping[str, Any]], aim_ms: float) -> list[tuple[str, ...]]:
+    """The table: a line of words, and for each size its number."""
+
+    def spread(words: str, of: str) -> tuple[str, ...]:
+        found = [_medians([run[of] for run in size["runs"]], ("p50", "p99")) for size in sizes]
+        return (words, *(f"{_ms(one['p50'])} / {_ms(one['p99'])}" for one in found))
+
+    def share(words: str, of: str) -> tuple[str, ...]:
+        return (words, *(f"{median(run[of] for run in size['runs']):.1%}" for size in sizes))
+
+    def total(words: str, of: str) -> tuple[str, ...]:
+        return (words, *(f"{sum(run[of] for run in size['runs']):,}" for size in sizes))
+
+    return [
+        ("engines", *(str(size["engines"]) for size in sizes)),
+        spread(f"frame to ack (aim: p99 {aim_ms:g})", "frame_to_ack_ms"),
+        spread("  append of a frame", "append_ms"),
+        spread("  from the tick to the ack", "tick_to_ack_ms"),
+        share("engines changed at a tick", "engines_changed_share"),
+        share("controller, of a core", "controller_cpu_share"),
+        share("all agents and engines, of a core", "fleet_cpu_share"),
+        total("directives, all runs", "directives"),
+        total("acks", "acks"),
+        total("nacks", "nacks"),
+        total("failed appends", "failed_appends"),
     ]
 
 

@@ -155,7 +155,20 @@ def test_every_rank_is_a_sample() -> None:
     samples = engines(engine_reader(), page.text())
 
     assert [(sample.rank, sample.requests_finished_total) for sample in samples] == [(0, 0.0), (1, 0.0), (2, 2.0)]
-    assert {sample.kv_capacity_tokens for sample in samples} == {27890.0 * 16}
+    assert {sample.kv_capacity_tokens for sample in samples} == {27890.0 * 16 / 3}  # vLLM says the sum of their blocks
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"), [("131072", 131072.0), ("None", 27890.0 * 16), ("0", 27890.0 * 16), ("-1", 27890.0 * 16)]
+)
+def test_a_capacity_that_is_told_goes_before_one_that_is_worked_out(size: str, tokens: float) -> None:
+    """With layers of several kinds a block's tokens are not the same for all; only vLLM knows what that comes to."""
+    info = (
+        f'vllm:cache_config_info{{engine="0",num_gpu_blocks="27890",block_size="16",kv_cache_size_tokens="{size}"}} 1\n'
+    )
+    page = VllmPage().text(without="cache_config_info{") + info.encode()
+
+    assert engines(engine_reader(), page)[0].kv_capacity_tokens == tokens
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ REASONS = frozenset(
         "needs Kubernetes",
         "needs a container runtime",
         "needs systemd",
+        "needs vLLM",
         "needs hosts of your own",
         "is a figure",
         "is a layout",
