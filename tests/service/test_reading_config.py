@@ -55,7 +55,7 @@ gateway:
       url: https://engine-0.example:8443
   lanes:
     - {lane: realtime, max_wait: 60s}
-    - {lane: bulk, priority: 10, max_wait: 10min}
+    - {lane: bulk, priority: 10, max_wait: 8min}
 twin:
   pool: chat
   engines:
@@ -102,7 +102,7 @@ def test_every_section_is_read(folder: Path) -> None:
     assert (config.agent.engines[0].gpus, config.agent.engines[0].model) == ((0, 1), "llama")
     assert [one.pool for one in config.agent.gateways] == ["chat", "batch"]
     assert config.gateway is not None
-    assert config.gateway.lanes[1] == LaneConfig(lane="bulk", priority=10, max_wait_s=600.0)
+    assert config.gateway.lanes[1] == LaneConfig(lane="bulk", priority=10, max_wait_s=480.0)
     assert config.twin is not None
     assert [one.speed for one in config.twin.engines] == [0.4, 1.0]
 
@@ -279,9 +279,14 @@ def test_http_is_plain_everywhere(folder: Path) -> None:
     assert config.agent.http == "0.0.0.0:7463"
 
 
+def test_hours_are_spelled_as_hours() -> None:
+    """A day is 24 hours."""
+    assert spell_duration(86_400.0) == "24h"
+
+
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(0.001, "1ms"), (0.25, "250ms"), (1.0, "1s"), (1.5, "1.5s"), (60.0, "1min"), (90.0, "90s"), (86_400.0, "24h")],
+    [(0.001, "1ms"), (0.25, "250ms"), (1.0, "1s"), (1.5, "1.5s"), (60.0, "1min"), (90.0, "90s"), (480.0, "8min")],
 )
 def test_durations_are_spelled_as_they_are_read(folder: Path, seconds: float, written: str) -> None:
     """What a duration is spelled like is read as the same duration."""
