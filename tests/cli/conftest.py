@@ -1,5 +1,6 @@
 """A recorded log for all tests of the commands, and a way to call them."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,13 @@ from scripted_controller import Script, scripted_controller
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log that was recorded by an owner; read it, copy it, leave it as it is."""
     return record_log(tmp_path_factory.mktemp("recorded") / "log")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Ctrl-C reaches what is started here, also where the tests run in the background of a shell, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

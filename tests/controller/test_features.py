@@ -222,6 +222,19 @@ def test_an_empty_engine_has_no_latency() -> None:
     assert math.isnan(course.column("tpot_s")[0])
 
 
+def test_an_engine_whose_gauge_reads_0_while_tokens_come_is_not_empty() -> None:
+    """The gauge may miss what the counters show: then what was measured stands."""
+    course = Course()
+    for i in range(3):
+        course.second(sample(requests_running=2.0, itl_s_sum=float(i), itl_count=10.0 * i))
+    course.second(sample(requests_running=0.0, itl_s_sum=3.0, itl_count=30.0))
+
+    assert [0.1] == course.column("tpot_s")
+    course.second(sample(requests_running=0.0, itl_s_sum=3.0, itl_count=30.0))
+
+    assert [True] == [math.isnan(value) for value in course.column("tpot_s")]
+
+
 def test_an_engine_without_telemetry_is_stale_and_left_out() -> None:
     """After its last sample an engine is fresh for `stale_ticks` ticks; then the pool's features do without it."""
     course = Course()

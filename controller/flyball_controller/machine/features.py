@@ -104,7 +104,9 @@ def _smooth(engines: tuple[EngineState, ...], columns: dict[str, Column], runnin
     new = np.array([columns[name] for name in SMOOTHED], dtype=float).reshape(len(SMOOTHED), len(engines)).T
     moved = np.where(np.isnan(kept), new, kept + ENGINE_SMOOTHING * (new - kept))
     smooth = np.where(np.isnan(new), kept, moved)
-    smooth[running == 0] = np.nan  # an empty engine has no latency, and its last one is history
+    # An empty engine has no latency, and its last one is history. The gauge alone does not tell: a real vLLM's
+    # reads 0 in one second of five in which tokens come.
+    smooth[(running == 0) & np.isnan(new).all(axis=1)] = np.nan
     for state, values in zip(engines, smooth.tolist(), strict=True):
         state.smooth = values
     for i, name in enumerate(SMOOTHED):
