@@ -136,7 +136,7 @@ class AttachLimits:
     resolve_s: float = 5.0
     """Longest wait for a name to be looked up."""
     first_pause_s: float = 0.25
-    most_pause_s: float = 15.0
+    most_pause_s: float = 5.0
     """Pauses before another controller is tried: full jitter, doubling from the first to this."""
     first_refused_s: float = 5.0
     most_refused_s: float = 60.0

@@ -126,7 +126,7 @@ def test_a_controller_that_takes_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_all_places_are_tried_and_pauses_grow(tmp_path: Path) -> None:
-    """Names that mean several controllers, one of them unknown: each place in turn, at most 15 s between two."""
+    """Names that mean several controllers, one of them unknown: each place in turn, at most 5 s between two."""
 
     async def main(clock: Clock) -> None:
         world = World(tmp_path, clock, ("many:1", "gone:2", "one:3"))
@@ -139,9 +139,9 @@ def test_all_places_are_tried_and_pauses_grow(tmp_path: Path) -> None:
 
         assert {"10.0.0.1:1", "10.0.0.2:1", "one:3"} == set(places[:3]) == set(places[3:6])
         assert "many" == next(stream.place.host for stream in world.streams if stream.place.address == "10.0.0.1:1")
-        assert max(b - a for a, b in pairwise(times)) <= 15.01
+        assert max(b - a for a, b in pairwise(times)) <= 5.01
         assert times[3] < 3.0
-        assert 40 < len(times) < 200
+        assert 120 < len(times) < 600
         assert 1 == sum(event == "seeking_controller" for event, _ in world.told)
 
     in_virtual_time(main)
