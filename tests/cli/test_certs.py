@@ -99,7 +99,7 @@ async def _seen(server: Tls, client: Tls) -> Identity | None:
         return request
 
     def add(to: grpc.aio.Server) -> None:
-        handler = grpc.unary_unary_rpc_method_handler(who)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(who)
         to.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Who", {"Who": handler}),))
 
     running, port = await grpc_server("127.0.0.1:0", server, add)

@@ -24,7 +24,7 @@ def add_echo(server: grpc.aio.Server) -> None:
         async for request in requests:
             yield request
 
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Who": grpc.unary_unary_rpc_method_handler(who),
         "Every": grpc.stream_stream_rpc_method_handler(every),
     }
