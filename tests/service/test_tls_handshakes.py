@@ -137,7 +137,7 @@ class _Peer:
     [
         [],
         [b"spiffe://elsewhere/agent/a"],
-        [b"spiffe://flyball/root/a"],
+        [b"spiffe://flyball/king/a"],
         [b"spiffe://flyball/agent/"],
         [b"spiffe://flyball/agent/a/b"],
         [b"spiffe://flyball/agent"],
