@@ -89,11 +89,13 @@ async def find_checkpoint(log: Log, partition: int) -> Restored:
 
 def _restore(parts: list[CheckpointPart], log_id: LogId, partition: int) -> PartitionState:
     first = parts[0]
-    if first.log_id != log_id or first.partition != partition:
+    if any((part.log_id, part.partition) != (log_id, partition) for part in parts):
         raise Rejected("it is of another log or partition")
     ordered = sorted(parts, key=lambda part: part.part)
     if len(parts) != first.parts or [part.part for part in ordered] != list(range(len(parts))):
         raise Rejected(f"only {len(parts)} of {first.parts} parts are there")
+    if any((part.schema, part.parts) != (first.schema, first.parts) for part in parts):
+        raise Rejected("its parts do not belong together")
     payload = b"".join(part.payload for part in ordered)
     if _crc(first.log_id, first.partition, first.epoch, first.revision, payload) != first.crc:
         raise Rejected("its CRC does not match")

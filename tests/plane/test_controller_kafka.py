@@ -108,9 +108,9 @@ async def test_every_controller_pushes_to_any_engine_and_answers_any_operator(tm
             await eventually(receiver.heartbeats, lambda beats: len(beats) > 3)
 
             # The owner goes; the other takes the pool over and the engine stays attached to it.
+            epochs = receiver.heartbeats()[-1].version.epoch
             await owner.stop()
             await eventually(lambda: status(other.addresses.grpc), lambda now: len(now.owned) == 2)
-            epochs = receiver.heartbeats()[-1].version.epoch
             await eventually(receiver.heartbeats, lambda beats: beats[-1].version.epoch > epochs)
 
             assert receiver.ended is None
