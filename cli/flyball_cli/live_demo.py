@@ -107,6 +107,7 @@ async def _play(seconds: float, folder: Path, keep: Path | None, console: Consol
         await plane.start()
         async with Fleet(plane.connection()) as fleet:
             show = Show(plane, fleet, seconds)
+            await plane.attached(fleet)
             policy = await plane.apply_policy(fleet)
             await show.attached()
             if not as_json:

@@ -4,6 +4,8 @@ Every part is the installed command with the same file, started in no particular
 up is named, with the last lines that it wrote. Nothing runs on after the `with` that it was started in.
 """
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 from flyball_cli.operating.connection import Connection, login
 from flyball_cli.operating.fleet import Fleet
 from flyball_cli.operating.ordering import order_line, taken
-from flyball_cli.processes import Processes, free_port
+from flyball_cli.processes import READY_S, Processes, free_port
 from flyball_core.errors import Fatal
 from flyball_proto.v1.inputs_pb2 import PolicyText
 
@@ -20,6 +22,7 @@ MODEL = "flyball-twin"
 VARIANTS = {"engine-0": "graphs", "engine-1": "splitkv"}
 """The engines, and the kernel variant that each starts with."""
 GATEWAY = "gateway-0"
+_LOOK_S = 0.1
 
 POLICY = """\
 # The policy of `flyball demo --live`: short of time, so larger steps and shorter waits than a real fleet wants.
@@ -167,6 +170,24 @@ class LivePlane:
     def connection(self) -> Connection:
         """How an operator reaches the controller."""
         return Connection(addresses=(self.places.grpc,))
+
+    async def attached(self, fleet: Fleet) -> None:
+        """Wait until the controller knows the pool with all its engines and its gateway attached.
+
+        A service is ready before its first attach has been read, and nobody can order anything of a pool that
+        is not known yet. Raises `Fatal` if a process ends meanwhile or that takes too long.
+        """
+        until_s = time.monotonic() + READY_S
+        while True:
+            pool = (await fleet.status()).pools.get(POOL)
+            there = {target.target for target in pool.status.targets if target.attached} if pool else set()
+            missing = sorted({*VARIANTS, GATEWAY} - there)
+            if not missing:
+                return
+            self.refuse_ended()
+            if time.monotonic() > until_s:
+                raise Fatal(f"{', '.join(missing)} did not attach within {READY_S:g} s\n{self._last_lines()}")
+            await asyncio.sleep(_LOOK_S)
 
     async def apply_policy(self, fleet: Fleet) -> str:
         """Put the demo's policy document in force through the operator's door; the owner's words.
