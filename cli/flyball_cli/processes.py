@@ -41,16 +41,22 @@ FLYBALL = "flyball_cli.main"
 class Process:
     """One running `flyball ARGUMENTS`; `name` is what messages call it. Raises `Fatal` if it cannot be started.
 
-    `module` is another module of ours whose `main` is run instead.
+    `module` is another module of ours whose `main` is run instead; `paths` are where Python looks first.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], lines: Path, module: str = FLYBALL) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], lines: Path, module: str = FLYBALL, paths: Sequence[Path] = ()
+    ) -> None:
         self.name = name
         self.lines = lines
         command = [sys.executable, "-c", f"from {module} import main; main()", *arguments]
+        looked_in = os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])])
+        around = {**os.environ, "PYTHONPATH": looked_in} if paths else None
         with lines.open("ab") as out:
             try:
-                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: S603 - our own command
+                self._child = subprocess.Popen(  # noqa: S603 - our own command
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=around
+                )
             except OSError as error:
                 raise Fatal(f"{name} could not be started: {error}") from error
 
