@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flyball_controller.machine import PartitionState, standard_seams, step
-from flyball_controller.machine.export import SCHEMA, export_state, restore_state
+from flyball_controller.machine.export import OLDEST_SCHEMA, SCHEMA, export_state, restore_state
 from flyball_core.errors import Rejected
 from flyball_core.outputs import CheckpointDue, Output
 from harness.scripted_engine import Load
@@ -152,7 +152,7 @@ def test_what_is_no_state_is_refused(content: bytes) -> None:
         restore_state(gzip.compress(content), SCHEMA)
 
 
-@pytest.mark.parametrize(("schema", "words"), [(SCHEMA + 1, "newer Flyball"), (SCHEMA - 1, "too old")])
+@pytest.mark.parametrize(("schema", "words"), [(SCHEMA + 1, "newer Flyball"), (OLDEST_SCHEMA - 1, "too old")])
 def test_another_schema_is_refused_with_its_number(payload: bytes, schema: int, words: str) -> None:
     """A state of another schema is not guessed at; the refusal says which way it is off."""
     with pytest.raises(Rejected, match=words) as refused:

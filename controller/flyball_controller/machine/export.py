@@ -3,7 +3,8 @@
 The payload is compressed JSON; floats go through `repr` and come back bit-equal. Only the
 types listed here can be restored, each by its field names, so a payload can make nothing
 else. A newer schema is refused in a sentence; damage is found by the CRC that travels
-with the payload.
+with the payload. Nothing here converts a state: what lacks a field that came later is read
+only where that field's default says what was so before there was such a field.
 """
 
 import json
@@ -20,8 +21,11 @@ from flyball_core.errors import Rejected
 _GZIP = 31
 """Tells zlib to write the gzip format, whose CRC-32 notices what zlib's own Adler-32 lets pass."""
 
-SCHEMA = 1
-"""Raised whenever the meaning of a field of the state changes."""
+SCHEMA = 2
+"""Raised once in a release that has another shape of the state, or another meaning of a field, than the one before."""
+
+OLDEST_SCHEMA = 1
+"""The oldest that is read: that of the release before, unless a field was taken away or given another meaning."""
 
 _DATACLASSES: dict[str, type] = {
     kind.__name__: kind
@@ -73,11 +77,12 @@ def export_state(partition: PartitionState) -> bytes:
 
 
 def restore_state(payload: bytes, schema: int) -> PartitionState:
-    """The state of a payload. `Rejected` if it is of another schema, damaged, or no state."""
+    """The state of a payload. `Rejected` if it is of a schema that is not read here, damaged, or no state."""
     if schema > SCHEMA:
         raise Rejected(f"the state is of schema {schema}, written by a newer Flyball; this one knows {SCHEMA}")
-    if schema < SCHEMA:
-        raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {SCHEMA}")
+    if schema < OLDEST_SCHEMA:
+        known = f"{OLDEST_SCHEMA} to {SCHEMA}" if OLDEST_SCHEMA < SCHEMA else f"{SCHEMA}"
+        raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {known}")
     try:
         found = _made(json.loads(zlib.decompress(payload, wbits=_GZIP)))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, RecursionError) as error:

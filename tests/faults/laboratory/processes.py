@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from flyball_cli.processes import FLYBALL, Process
 
-
 HERE = Path(__file__).resolve().parent
 TESTS = (HERE.parent, HERE.parent.parent)
 """Where modules of the laboratory and of the tests' harness are found."""
