@@ -7,10 +7,11 @@
 #   JOBS=...        test processes at once (default: one per core)
 
 JOBS ?= auto
+MINUTES ?= 60
 LOG ?=
 bin = .venv/bin
 
-.PHONY: help setup demo test check bench proto docs
+.PHONY: help setup demo test check bench proto docs faults-full soak
 
 help:
 	@echo "make setup   make .venv from the hashed requirements lock"
@@ -18,6 +19,8 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   lint, format, types, import layers, generated code, docs"
 	@echo "make bench   how fast the spine is, and how quick and costly the plane is over real sockets"
+	@echo "make soak    a whole fleet with something of it always broken, for MINUTES (60)"
+	@echo "make faults-full  every fault at its full length (about two hours); figures in .flyball/faults.jsonl"
 	@echo "make proto   generate the Python code of the wire contract again"
 	@echo "make docs    build the documentation into site/"
 
@@ -49,6 +52,13 @@ check: setup
 bench: setup
 	$(bin)/flyball bench spine $(BENCH_ARGS)
 	$(bin)/flyball bench plane $(PLANE_ARGS)
+
+soak: setup
+	@PYTHON=$(bin)/python scripts/soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+faults-full: setup
+	@mkdir -p .flyball && rm -f .flyball/faults.jsonl
+	FLYBALL_FAULTS=full FLYBALL_FAULTS_REPORT=$(CURDIR)/.flyball/faults.jsonl $(bin)/python -m pytest tests/faults $(TEST_ARGS)
 
 proto: setup
 	PYTHON="$(CURDIR)/$(bin)/python" scripts/generate_proto

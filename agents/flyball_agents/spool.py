@@ -2,7 +2,7 @@
 
 Segments of records, each record with a checksum over its head and one over its body. Appending
 writes to the page cache and never syncs: `unsynced` gives the descriptors for someone else to
-sync, once a second. At the bound, or when the disk is full, the oldest segment goes and its
+sync, once a second, who then says with `synced` how that went. At the bound, or when the disk is full, the oldest segment goes and its
 frames are counted as dropped, by name. Opening truncates a torn tail, sets a damaged segment
 aside (`*.bad`, one kept) after taking over what in it is whole, and never fails for what it finds.
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flyball_agents.accounting import Accounting, Key
+from flyball_agents.accounting import Accounting, Key, Witness
 from flyball_agents.segments import HEAD_BYTES, Stored, decode, encode, scan
 from flyball_core.errors import Rejected
 from flyball_core.ids import BootId, PoolId
@@ -64,7 +64,8 @@ class _Segment:
     boot: BootId = BootId("")
     descriptor: int = -1
     """Open while it is written to, and then until it is synced."""
-    unsynced: bool = False
+    unsynced: list[Key] = field(default_factory=list)
+    """What was written since it was last given away to be synced."""
 
     def close(self) -> None:
         """Close its descriptor, if it is open."""
@@ -76,13 +77,13 @@ class _Segment:
 class Spool:
     """The spool of one agent in a folder of its own. Not thread-safe."""
 
-    def __init__(self, folder: Path, limits: SpoolLimits | None = None) -> None:
+    def __init__(self, folder: Path, limits: SpoolLimits | None = None, witness: Witness | None = None) -> None:
         """Open, repair and index; raises OSError only if the folder cannot be made, `Rejected` for absurd limits."""
         self.limits = limits or SpoolLimits()
         if not HEAD_BYTES < self.limits.segment_bytes <= self.limits.most_bytes:
             raise Rejected("a spool's segment is larger than a record's head and no larger than the spool")
         self.folder = folder
-        self.accounting = Accounting()
+        self.accounting = Accounting() if witness is None else Accounting(witness=witness)
         self.quarantined: list[str] = []
         """Damaged files found at opening, by name."""
         self.torn = 0
@@ -92,6 +93,7 @@ class Spool:
         self._active: _Segment | None = None
         self._sealed: list[_Segment] = []
         self._new_names = False
+        self._syncing: list[Key] = []
         self._bytes = 0
         self._bad: OrderedDict[Path, int] = OrderedDict()
         self._next = 1
@@ -122,7 +124,7 @@ class Spool:
         ticket = Ticket(key=key, stored=Stored(boot, pool, seq, now_s, wall_s, 0, len(record)), segment=None)
         ticket.payload = live
         self._tickets[key] = ticket
-        self.accounting.taken += 1
+        self.accounting.take(key)
         if len(record) > self.limits.segment_bytes:
             ticket.loss = "too_large"
         else:
@@ -185,19 +187,42 @@ class Spool:
                 self._drop_segment(segment, "age")
 
     def unsynced(self) -> list[int]:
-        """Descriptors of what was written since the last call; `sync_all` syncs and closes them in any thread."""
+        """Descriptors of what was written since the last call; `sync_all` syncs and closes them in any thread.
+
+        Raises OSError if the process may open no more files; then nothing was given away.
+        """
+        active = self._active if self._active is not None and self._active.unsynced else None
+        opened: list[int] = []
+        try:
+            if active is not None:
+                opened.append(os.dup(active.descriptor))
+            if self._new_names and (active or self._sealed):
+                opened.append(os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC))
+                self._new_names = False
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        given = [*self._sealed, *([active] if active is not None else [])]
+        self._syncing = [key for segment in given for key in segment.unsynced]
         descriptors = [segment.descriptor for segment in self._sealed]
+        for segment in given:
+            segment.unsynced = []
         for segment in self._sealed:
             segment.descriptor = -1
         self._sealed = []
-        if self._active is not None and self._active.unsynced:
-            self._active.unsynced = False
-            descriptors.append(os.dup(self._active.descriptor))
-        if self._new_names and descriptors:
-            self._new_names = False
-            with contextlib.suppress(OSError):
-                descriptors.append(os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC))
-        return descriptors
+        return [*descriptors, *opened]
+
+    def synced(self, *, failed: int) -> None:
+        """How many of the descriptors last given by `unsynced` could not be synced: if none, the disk has the frames."""
+        keys, self._syncing = self._syncing, []
+        if failed:
+            self._new_names = True
+            return
+        for key in keys:
+            ticket = self._tickets.get(key)
+            if ticket is not None and ticket.segment is not None:
+                self.accounting.sync(key)
 
     def close(self) -> None:
         """Close everything; what waits stays on disk. Idempotent."""
@@ -228,7 +253,7 @@ class Spool:
             ticket.segment = segment
             ticket.loss = ""
             self._file(ticket.stored, segment, len(record))
-            segment.unsynced = True
+            segment.unsynced.append(ticket.key)
             return
 
     def _file(self, stored: Stored, segment: _Segment, grown: int) -> None:
@@ -381,12 +406,16 @@ class Spool:
 _MOST_UNSYNCED = 16
 
 
-def sync_all(descriptors: Iterable[int]) -> None:
-    """Sync and close what `Spool.unsynced` gave; errors are the disk's, and appending will meet them."""
+def sync_all(descriptors: Iterable[int]) -> int:
+    """Sync and close what `Spool.unsynced` gave; how many could not be synced, for `Spool.synced`."""
+    failed = 0
     for descriptor in descriptors:
-        with contextlib.suppress(OSError):
+        try:
             os.fsync(descriptor)
+        except OSError:
+            failed += 1
         os.close(descriptor)
+    return failed
 
 
 def _write(descriptor: int, offset: int, record: bytes) -> None:

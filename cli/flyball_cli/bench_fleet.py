@@ -7,7 +7,7 @@ settings are good cannot be learned from it: that is what the twin is for.
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flyball_core.frames import BandwidthSource, EngineSample, Frame, GpuSample
@@ -71,21 +71,37 @@ class _Engine:
 
 
 class ScriptedPool:
-    """One pool of `nodes` nodes with `per_node` engines and as many GPUs each, behind one gateway."""
+    """One pool of `nodes` nodes with `per_node` engines and as many GPUs each, behind one gateway.
 
-    def __init__(self, pool: str = "bench", *, nodes: int = 25, per_node: int = 8, seed: int = 1) -> None:
+    Nodes are called `node` and a number. `names` are the engines', if they are to have others than their places;
+    where there are fewer names than places, the last node has fewer engines.
+    """
+
+    def __init__(
+        self,
+        pool: str = "bench",
+        *,
+        nodes: int = 25,
+        per_node: int = 8,
+        seed: int = 1,
+        node: str = "node",
+        names: Sequence[str] = (),
+        incarnation: str = "start-1",
+    ) -> None:
         self.pool = PoolId(pool)
+        self._node = node
+        self._incarnation = Incarnation(incarnation)
         self._random = random.Random(seed)
-        count = nodes * per_node
+        count = len(names) or nodes * per_node
         made = [
             _Engine(
-                name=f"node-{i // per_node:02d}/engine-{i % per_node}",
+                name=names[i] if names else f"{node}-{i // per_node:02d}/engine-{i % per_node}",
                 phase=2 * math.pi * i / count,
                 slow=2.5 if i % SLOW_ONE_IN == 1 else 1.0 + 0.05 * self._random.random(),
             )
             for i in range(count)
         ]
-        self._nodes = [made[at : at + per_node] for at in range(0, count, per_node)]
+        self._nodes = [made[at : at + per_node] for at in range(0, nodes * per_node, per_node)]
         self.engines = {engine.name: engine for engine in made}
 
     def opening(self) -> Iterator[PolicyText | Attach]:
@@ -113,6 +129,10 @@ class ScriptedPool:
         """The number of each engine's node."""
         return {engine.name: number for number, engines in enumerate(self._nodes) for engine in engines}
 
+    def node_name(self, number: int) -> str:
+        """The name of a node, which is its agent's."""
+        return f"{self._node}-{number:02d}"
+
     def frames(self, second: int) -> list[Frame]:
         """One frame per node: what its agent sees `second` seconds after the start."""
         return [self.frame(number, second) for number in range(len(self._nodes))]
@@ -121,7 +141,7 @@ class ScriptedPool:
         """The frame of one node; its counters grow by a second's work at every call."""
         engines = self._nodes[number]
         return Frame(
-            agent=AgentId(f"node-{number:02d}"),
+            agent=AgentId(self.node_name(number)),
             boot=BootId("boot-1"),
             pool=self.pool,
             seq=second,
@@ -149,10 +169,6 @@ class ScriptedPool:
                     effective[f"cap:{route.engine}"] = route.in_flight_cap
                 acks.append(self._ack(TargetKind.GATEWAY, message, message.gateway, effective))
         return acks
-
-    @property
-    def _incarnation(self) -> Incarnation:
-        return Incarnation("start-1")
 
     def _ack(
         self, kind: TargetKind, message: Directive | RoutingTable, target: str, effective: dict[str, Value]

@@ -19,7 +19,8 @@ LONGEST_S = 366 * 86_400.0
 
 Parse = Callable[[yaml.Node], Any]
 """Turns a node into a value, or raises `InvalidDocument`."""
-_DURATION = re.compile(r"([0-9]*\.?[0-9]+)\s*(ms|s|min|h)")
+# No part can match the same digits in two ways, so that a long one takes no longer than its length.
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|min|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -38,7 +39,8 @@ def compose(text: str, file: str, max_bytes: int) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise InvalidDocument(f"not YAML: {error.problem}", file=file, line=line, column=column) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    # Of a character that there is none of, or a version beyond all numbers, the scanner raises what `int` and `chr` do.
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise InvalidDocument(f"not YAML: {error}", file=file, line=1) from error
     if node is None:
         raise InvalidDocument("the document is empty", file=file, line=1)
@@ -60,19 +62,22 @@ class DocumentReader:
         """The text of a scalar."""
         if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
             raise self.wrong(node, f"expected {wanted}")
-        return str(node.value)
+        text = str(node.value)
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise self.wrong(node, f"{text!r} holds half a character", "write the character itself, not its escapes")
+        return text
 
     def items(self, node: yaml.Node, what: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
         """The entries of a mapping: key, key node, value node. A key given twice is refused."""
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, f"{what} must be a mapping of keys to values")
-        found: list[tuple[str, yaml.Node, yaml.Node]] = []
+        found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
         for key_node, value_node in node.value:
             key = self.scalar(key_node, "a key")
-            if any(key == earlier for earlier, _, _ in found):
+            if key in found:
                 raise self.wrong(key_node, f"{key!r} is given twice in {what}")
-            found.append((key, key_node, value_node))
-        return found
+            found[key] = (key, key_node, value_node)
+        return list(found.values())
 
     def section(self, node: yaml.Node, what: str, fields: Mapping[str, tuple[str, Parse]]) -> dict[str, Any]:
         """A mapping with known keys only: document key -> (field name, parser)."""

@@ -9,11 +9,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from flyball_core.errors import InvalidDocument
 from flyball_core.fencing import Version
 from flyball_core.frames import Frame
-from flyball_core.inputs import Ack, AckStatus, Attach, Input, Intent, PolicyText, TargetKind, Tick
+from flyball_core.inputs import Ack, AckStatus, Attach, Claim, Input, Intent, PolicyText, TargetKind, Tick
 from flyball_core.knobs import KnobKind, KnobSpec, Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
 from flyball_log import scan
@@ -61,21 +62,46 @@ def check_events(log: EventLog, *, dropped: Iterable[Identity] = ()) -> Findings
     return found
 
 
-async def check_log(log: Log) -> Findings:
-    """Judge every partition of a recorded log. Directives that compaction took are not missed."""
-    found = Findings()
-    for partition in range(log.partitions):
-        inputs = [decode_input(r.offset, r.value) async for rs in scan(log, Topic.INPUTS, partition) for r in rs]
-        outputs: list[Output] = [
-            decode_audit(r.value or b"") async for rs in scan(log, Topic.DECISIONS, partition) for r in rs
-        ]
-        outputs += [
-            decode_directive(r.value) async for rs in scan(log, Topic.DIRECTIVES, partition) for r in rs if r.value
-        ]
-        judged = check(inputs, outputs, compacted=True)
-        for name in ("order", "unexpected", "lost", "motion", "accounts"):
-            getattr(found, name).extend(f"partition {partition}: {text}" for text in getattr(judged, name))
-        found.recovered += judged.recovered
+@dataclass(slots=True)
+class Recorded:
+    """One partition of a recorded log, as its readers take it: each record once, in the order of versions."""
+
+    begin: int
+    """The first offset kept of the inputs."""
+    inputs: list[Input] = field(default_factory=list)
+    audit: list[DecisionRecord | TickRecord] = field(default_factory=list)
+    told: list[Directive | RoutingTable] = field(default_factory=list)
+    """What compaction has left."""
+    ignored: int = 0
+    """Records decided under a claim after a later one: a zombie's, which every reader ignores."""
+
+    def in_force(self, version: Version) -> bool:
+        """Whether this was decided under the claim that was in force at that input, as far as inputs are kept."""
+        return not any(version.epoch < claim < version.revision for claim in self.claims())
+
+    def claims(self) -> list[int]:
+        """The epochs."""
+        return [item.offset for item in self.inputs if isinstance(item.body, Claim)]
+
+
+async def read_partition(log: Log, partition: int) -> Recorded:
+    """Read a partition whole. Copies of a record count once, and what a zombie decided is set aside.
+
+    Raises as `Log.read`, and `Rejected` for an output that cannot be read.
+    """
+    found = Recorded((await log.bounds(Topic.INPUTS, partition)).begin)
+    found.inputs = [decode_input(r.offset, r.value) async for rs in scan(log, Topic.INPUTS, partition) for r in rs]
+    audit = dict.fromkeys([r.value or b"" async for rs in scan(log, Topic.DECISIONS, partition) for r in rs])
+    told = dict.fromkeys([r.value async for rs in scan(log, Topic.DIRECTIVES, partition) for r in rs if r.value])
+    messages = [decode_directive(value) for value in told if value]
+    found.audit = sorted(map(decode_audit, audit), key=_by_version)
+    found.told = sorted([m for m in messages if isinstance(m, (Directive, RoutingTable))], key=_by_version)
+    claims = found.claims()
+    for kept in (found.audit, found.told):
+        zombies = [one for one in kept if any(one.version.epoch < claim < one.version.revision for claim in claims)]
+        found.ignored += len(zombies)
+        for one in zombies:
+            kept.remove(one)  # type: ignore
     return found
 
 

@@ -19,20 +19,24 @@ from flyball_controller.serving import ControllerAddresses, Parts, run_controlle
 from flyball_core.frames import BandwidthSource, EngineSample, Frame, GpuSample
 from flyball_core.ids import AgentId, BootId, EngineId, Incarnation, PoolId
 from flyball_core.inputs import Ack, AckStatus, Attach
-from flyball_core.knobs import BATCH_CAP
 from flyball_core.outputs import Directive, Heartbeat, RoutingTable
-from flyball_proto.codec import Pushed, encode_input, read_pusher_message, receiver_message
-from flyball_proto.v1 import common_pb2, inputs_pb2, services_pb2 as pb, services_pb2_grpc as rpc
+from flyball_proto.codec import Pushed, read_pusher_message, receiver_message
+from flyball_proto.v1 import services_pb2 as pb, services_pb2_grpc as rpc
 from flyball_service.channels import channel
 from flyball_service.config import Config, ControllerConfig, TlsConfig
 from flyball_service.tls import Tls
+from harness.controller_calls import (
+    PATIENCE_S as PATIENCE_S,
+    append as append,
+    pin as pin,
+    status as status,
+    stub as stub,
+    target as target,
+)
 from harness.scripted_engine import POOL, ScriptedEngine
 
 TICK_S = 0.05
 """Ticks of tests: the doors do not care, and nobody waits."""
-PATIENCE_S = 20.0
-"""Longest wait of a test for what must come."""
-
 POLICY = """\
 version: 1
 mode: control
@@ -252,60 +256,6 @@ def frame(seq: int, *, agent: str = "a0", engines: Sequence[str] = ("e1",), pool
         ),
         gateways=(),
     )
-
-
-@asynccontextmanager
-async def stub(kind: Callable[[grpc.aio.Channel], Any], address: str, tls: Tls | None = None) -> AsyncIterator[Any]:
-    """A stub of a service of the controller at `address`."""
-    own = channel(address, tls)
-    try:
-        yield kind(own)
-    finally:
-        await own.close(None)
-
-
-async def append(address: str, frames: Sequence[Frame], tls: Tls | None = None) -> list[int]:
-    """Append frames as an agent does; their offsets."""
-    entries = [pb.AppendEntry(pool=one.pool, record=encode_input(one)) for one in frames]
-    async with stub(rpc.AppendServiceStub, address, tls) as agents:
-        answer = await agents.Append(pb.AppendRequest(entries=entries))
-    return list(answer.offsets)
-
-
-async def status(address: str, pool: str = "", tls: Tls | None = None) -> pb.StatusResponse:
-    """What the controller says of itself and its pools."""
-    async with stub(rpc.OperatorReadServiceStub, address, tls) as operator:
-        answer = await operator.Status(pb.StatusRequest(pool=pool))
-    assert isinstance(answer, pb.StatusResponse)
-    return answer
-
-
-async def target(address: str, name: str = "e1") -> pb.TargetStatus:
-    """What is known of one target; an empty one if nothing is."""
-    for pool in (await status(address)).pools:
-        for one in pool.targets:
-            if one.target == name:
-                return one
-    return pb.TargetStatus()
-
-
-async def pin(
-    address: str, value: int, *, author: str = "ada", tls: Tls | None = None, pool: str = POOL
-) -> pb.WriteResponse:
-    """Pin the batch cap of the pool's engines."""
-    order = inputs_pb2.OverrideSet(
-        pool=pool,
-        override_id="o1",
-        knob=BATCH_CAP,
-        value=common_pb2.Value(integer=value),
-        expires_wall_s=time.time() + 600.0,
-        reason="a test",
-        author=author,
-    )
-    async with stub(rpc.OperatorWriteServiceStub, address, tls) as operator:
-        answer = await operator.SetOverride(order, timeout=PATIENCE_S)
-    assert isinstance(answer, pb.WriteResponse)
-    return answer
 
 
 def nack_of(attach: Attach, directive: Directive) -> Ack:

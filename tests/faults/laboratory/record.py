@@ -48,6 +48,31 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """A receiver's lease was renewed, or begun at its start: it should hold what it has until then, and no longer."""
+
+    at_s: float
+    target: str
+    incarnation: str
+    until_s: float
+    """By the same clock as `at_s`; infinite for one that holds for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eased:
+    """A receiver moved knobs towards their safe values because nobody governed, or it was switched off locally."""
+
+    at_s: float
+    target: str
+    incarnation: str
+    before: dict[str, Value]
+    """Of the knobs that it moved, the values before."""
+    values: dict[str, Value]
+    off: bool = False
+    """By the local switch, which needs no lease to run out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
     """Something else worth knowing: a fault that began or ended, a start, an order of an operator."""
 
@@ -57,9 +82,9 @@ class Happened:
     detail: str = ""
 
 
-Line = Sampled | Applied | Happened
+Line = Sampled | Applied | Renewed | Eased | Happened
 
-_KINDS: dict[str, type[Sampled | Applied | Happened]] = {kind.__name__: kind for kind in (Sampled, Applied, Happened)}
+_KINDS: dict[str, type[Line]] = {kind.__name__: kind for kind in (Sampled, Applied, Renewed, Eased, Happened)}
 
 
 class Recorder:
@@ -93,6 +118,7 @@ class Record:
 
     sampled: list[Sampled] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
+    leases: list[Renewed | Eased] = field(default_factory=list)
     happened: list[Happened] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
@@ -101,6 +127,8 @@ class Record:
             self.sampled.append(line)
         elif isinstance(line, Applied):
             self.applied.append(line)
+        elif isinstance(line, (Renewed, Eased)):
+            self.leases.append(line)
         else:
             self.happened.append(line)
 

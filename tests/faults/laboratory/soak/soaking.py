@@ -1,0 +1,209 @@
+"""One soak from its start to its report: the fleet comes up, rounds are played, all is judged."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flyball_agents.gateway.lanes import LANE_HEADER
+from flyball_cli.live_traffic import BULK, REALTIME, Kind, Traffic, TrafficPhase, plan
+from flyball_cli.operating.connection import Connection
+from flyball_cli.operating.fleet import Fleet
+from flyball_controller.fingerprint import own_fingerprint
+from flyball_controller.machine import standard_seams
+from flyball_controller.replay import replay_log
+from flyball_log.interface import Topic
+from flyball_log.kafka import create_topics, settings_for
+from flyball_log.opening import open_log
+from laboratory.checker import judge
+from laboratory.playing import Stage
+from laboratory.processes import Actors
+from laboratory.proxy import Proxy
+from laboratory.record import Recorder, read_record
+from laboratory.schedule import FaultKind
+from laboratory.soak.fleet import (
+    AGENTS,
+    CONTROLLERS,
+    ENGINES,
+    GATEWAYS,
+    MODEL,
+    POOL,
+    RECEIVERS,
+    RECEIVERS_EACH,
+    Broker,
+    SoakFleet,
+)
+from laboratory.soak.report import Judged, Served, Soaked
+from laboratory.soak.rounds import CUTTABLE, Operator, Rounds, schedule_of
+from laboratory.soak.watching import Watch
+
+LOOK_EVERY_S = 10.0
+START_S = 90.0
+"""Longest wait until the fleet is itself for the first time."""
+LAST_ANSWERS_S = 30.0
+
+CHAT = Kind(lane=REALTIME, rate_per_s=0.7, prompt_tokens=(100, 800), output_tokens=(20, 80))
+REPORTS = Kind(lane=BULK, rate_per_s=0.1, prompt_tokens=(800, 2000), output_tokens=(40, 120))
+
+
+async def soak(minutes: float, seed: int, folder: Path, say: Callable[[str], None]) -> Soaked:
+    """Run a soak in an empty folder. Raises AssertionError if the fleet never comes up, and what the parts raise."""
+    broker = Broker(folder / "kafka")
+    broker.start()
+    try:
+        with Actors(folder) as actors, Recorder(folder / "record", "soak") as recorder:
+            soaking = _Soaking(seed=seed, folder=folder, say=say, broker=broker, actors=actors, recorder=recorder)
+            return await soaking.run(minutes)
+    finally:
+        broker.stop()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Soaking:
+    """A soak under way."""
+
+    seed: int
+    folder: Path
+    say: Callable[[str], None]
+    broker: Broker
+    actors: Actors
+    recorder: Recorder
+
+    async def run(self, minutes: float) -> Soaked:
+        """Everything."""
+        fleet = SoakFleet(folder=self.folder, actors=self.actors, broker=self.broker)
+        await create_topics(settings_for(fleet.log), partitions=1, replication=1, dev=True)
+        async with self._proxies(fleet) as lines:
+            fleet.write()
+            for actor in self.actors.all.values():
+                actor.start()
+            connection = Connection(addresses=tuple(fleet.at(name) for name in CONTROLLERS), timeout_s=3.0)
+            async with Fleet(connection) as asked:
+                return await self._soak(minutes, fleet, asked, lines)
+
+    @asynccontextmanager
+    async def _proxies(self, fleet: SoakFleet) -> AsyncIterator[dict[str, tuple[Proxy, ...]]]:
+        """Between the parts that can be cut off and the controllers."""
+        lines: dict[str, tuple[Proxy, ...]] = {}
+        try:
+            for name in CUTTABLE:
+                lines[name] = tuple([await Proxy.start(fleet.at(one)) for one in CONTROLLERS])
+                fleet.through[name] = tuple(line.address for line in lines[name])
+            yield lines
+        finally:
+            for each in lines.values():
+                for line in each:
+                    await line.close()
+
+    async def _soak(
+        self, minutes: float, fleet: SoakFleet, asked: Fleet, lines: dict[str, tuple[Proxy, ...]]
+    ) -> Soaked:
+        receivers = tuple(f"{name}-{number}" for name in RECEIVERS for number in range(RECEIVERS_EACH))
+        rounds = Rounds(
+            stage=self._stage(lines),
+            fleet=asked,
+            pool=POOL,
+            everybody=frozenset({*ENGINES, *GATEWAYS, *receivers}),
+            agents=frozenset(AGENTS),
+        )
+        watch = Watch(list(self.actors.all.values()), [self.broker.folder / "data", self.folder / "state"])
+        after_s, missing = await rounds.settled(time.monotonic())
+        assert after_s is not None, f"the fleet did not come up: {missing}"
+        self.say(f"up after {after_s:.0f} s; {minutes:g} minutes in rounds from seed {self.seed}")
+        operator = Operator(fleet=asked, pool=POOL, engines=receivers, rng=random.Random(self.seed))
+        phase = TrafficPhase(name="soak", from_s=0.0, to_s=minutes * 60.0, kinds=(CHAT, REPORTS))
+        traffic = Traffic(fleet.at(GATEWAYS[1]), MODEL, plan([phase], self.seed), LANE_HEADER)
+        beside = [
+            asyncio.create_task(operator.run()),
+            asyncio.create_task(_look(watch)),
+            asyncio.create_task(traffic.run(LAST_ANSWERS_S)),
+        ]
+        try:
+            await self._play(minutes, rounds, watch, beside)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+        watch.look()
+        for actor in reversed(self.actors.all.values()):
+            actor.stop()
+        judged, inputs = await judge_all(fleet.log, fleet.record)
+        finished = sum(one.timing is not None for one in traffic.measured)
+        served = Served(
+            requests=len(traffic.measured),
+            finished=finished,
+            failed=len(traffic.measured) - finished,
+            orders_taken=operator.taken,
+            orders_unanswered=operator.unsure,
+        )
+        return Soaked(
+            seed=self.seed,
+            minutes=watch.now_s / 60.0,
+            watch=watch,
+            rounds=rounds.done,
+            served=served,
+            judged=judged,
+            inputs=inputs,
+        )
+
+    async def _play(self, minutes: float, rounds: Rounds, watch: Watch, beside: list["asyncio.Task[None]"]) -> None:
+        number = 0
+        while watch.now_s < minutes * 60.0:
+            one = await rounds.play(number, schedule_of(self.seed, number))
+            after = "never itself again" if one.settled_s is None else f"itself again after {one.settled_s:.1f} s"
+            self.say(f"{watch.now_s / 60.0:5.1f} min  round {number}: {one.faults} faults, {after}  {one.missing}")
+            number += 1
+            for task in beside:
+                if task.done() and task.exception() is not None:
+                    task.result()
+
+    def _stage(self, lines: dict[str, tuple[Proxy, ...]]) -> Stage:
+        return Stage(
+            actors=self.actors.all,
+            recorder=self.recorder,
+            lines=lines,
+            kept={name: self.folder / "state" / name for name in self.actors.all},
+            log=(self._strike_log, self._restore_log),
+        )
+
+    async def _strike_log(self, kind: FaultKind) -> None:
+        os.kill(self.broker.pid, signal.SIGKILL if kind is FaultKind.KILL else signal.SIGSTOP)
+
+    async def _restore_log(self, kind: FaultKind) -> None:
+        if kind is FaultKind.KILL:
+            await asyncio.to_thread(self.broker.start)
+        else:
+            os.kill(self.broker.pid, signal.SIGCONT)
+
+
+async def _look(watch: Watch) -> None:
+    while True:
+        await asyncio.to_thread(watch.look)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def judge_all(where: str, record: Path) -> tuple[Judged, int]:
+    """What record and log say, and the number of inputs."""
+    log = await open_log(where, read_only=True)
+    try:
+        verdict = await judge(read_record(record), log)
+        replayed = await replay_log(log, standard_seams, own_fingerprint())
+        inputs = sum([(await log.bounds(Topic.INPUTS, number)).end for number in range(log.partitions)])
+    finally:
+        await log.close()
+    differences = "; ".join(f"{one.where}: {one.what}" for one in replayed.differences[:3])
+    return (
+        Judged(
+            lost=verdict.lost,
+            unexpected=verdict.unexpected,
+            recovered=len(verdict.recovered),
+            broken=verdict.broken,
+            replay=f"{replayed.verdict.value} {differences}".strip(),
+        ),
+        inputs,
+    )
