@@ -5,8 +5,7 @@ for: two samples at once would tell nothing new.
 """
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from flyball_agents.beat import Beat
@@ -15,6 +14,10 @@ from flyball_agents.shipper import Appender, Shipper
 from flyball_agents.spool import Spool, sync_all
 
 _SYNC_S = 1.0
+
+
+def _unmeasured(_: float) -> None:
+    """Nobody wants to know."""
 
 
 async def _in_a_thread(act: Callable[[], None]) -> None:
@@ -41,6 +44,8 @@ class BeatCounts:
     beats: int = 0
     skipped: int = 0
     """Beats that passed while an earlier one was still under way."""
+    took: Callable[[float], object] = _unmeasured
+    """Is told how many seconds each beat took: everything sampled, and spooled."""
 
 
 async def run_agent(
@@ -68,15 +73,17 @@ async def run_agent(
         finally:
             shipping.cancel()
             syncing.cancel()
-    sync_all(spool.unsynced())
+    spool.synced(failed=sync_all(spool.unsynced()))
     return kept
 
 
 async def _beat(agent: NodeAgent, stop: asyncio.Event, pace: Pace, fresh: asyncio.Event, kept: BeatCounts) -> None:
     beat = Beat(pace.clock(), pace.period_s)
     while not stop.is_set():
-        agent.tick(pace.clock(), pace.wall_clock())
+        began_s = pace.clock()
+        agent.tick(began_s, pace.wall_clock())
         kept.beats += 1
+        kept.took(pace.clock() - began_s)
         fresh.set()
         wait_s = beat.next_in_s(pace.clock())
         kept.skipped = beat.skipped
@@ -98,7 +105,14 @@ async def _sync(spool: Spool, pace: Pace) -> None:
     while True:
         await asyncio.sleep(_SYNC_S)
         if descriptors := spool.unsynced():
-            await pace.aside(functools.partial(sync_all, descriptors))
+            spool.synced(failed=await _sync_aside(descriptors, pace))
+
+
+async def _sync_aside(descriptors: Sequence[int], pace: Pace) -> int:
+    """How many of them could not be synced."""
+    failed: list[int] = []
+    await pace.aside(lambda: failed.append(sync_all(descriptors)))
+    return sum(failed)
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

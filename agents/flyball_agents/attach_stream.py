@@ -72,7 +72,7 @@ class _GrpcStreams:
 
     def __call__(self, place: Place) -> GrpcStream:
         """A stream; raises `FlyballError` if there can be none."""
-        own = channel(place.address, self._tls, receive_bytes=ATTACH_BYTES, certified_name=place.host)
+        own = channel(place.address, self._tls, receive_bytes=ATTACH_BYTES)
         return GrpcStream(own)
 
     def check(self, address: str) -> None:

@@ -2,9 +2,10 @@
 
 Segments of records, each record with a checksum over its head and one over its body. Appending
 writes to the page cache and never syncs: `unsynced` gives the descriptors for someone else to
-sync, once a second, who then says with `synced` how that went. At the bound, or when the disk is full, the oldest segment goes and its
-frames are counted as dropped, by name. Opening truncates a torn tail, sets a damaged segment
-aside (`*.bad`, one kept) after taking over what in it is whole, and never fails for what it finds.
+sync, once a second, who then says with `synced` how that went. At the bound, or when the disk is
+full, the oldest segment goes and its frames are counted as dropped, by name. Opening truncates a
+torn tail, sets a damaged segment aside (`*.bad`, one kept) after taking over what in it is whole,
+and never fails for what it finds.
 
 What it refuses: to lose a frame without counting it, to grow past its bound, to wait.
 """
@@ -88,6 +89,8 @@ class Spool:
         """Damaged files found at opening, by name."""
         self.torn = 0
         """Segments whose last record was cut off and truncated at opening."""
+        self.sync_failures = 0
+        """Files that the disk took and could not sync: it is failing."""
         self._tickets: OrderedDict[Key, Ticket] = OrderedDict()
         self._segments: OrderedDict[int, _Segment] = OrderedDict()
         self._active: _Segment | None = None
@@ -189,7 +192,7 @@ class Spool:
     def unsynced(self) -> list[int]:
         """Descriptors of what was written since the last call; `sync_all` syncs and closes them in any thread.
 
-        Raises OSError if the process may open no more files; then nothing was given away.
+        None while the process may open no more files: then it is for the next call.
         """
         active = self._active if self._active is not None and self._active.unsynced else None
         opened: list[int] = []
@@ -202,7 +205,7 @@ class Spool:
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
-            raise
+            return []
         given = [*self._sealed, *([active] if active is not None else [])]
         self._syncing = [key for segment in given for key in segment.unsynced]
         descriptors = [segment.descriptor for segment in self._sealed]
@@ -214,9 +217,10 @@ class Spool:
         return [*descriptors, *opened]
 
     def synced(self, *, failed: int) -> None:
-        """How many of the descriptors last given by `unsynced` could not be synced: if none, the disk has the frames."""
+        """Be told how many descriptors of the last `unsynced` could not be synced: if none, the disk has the frames."""
         keys, self._syncing = self._syncing, []
         if failed:
+            self.sync_failures += failed
             self._new_names = True
             return
         for key in keys:
@@ -342,10 +346,10 @@ class Spool:
             with contextlib.suppress(OSError):  # a taking-over that was cut short: before or after its original went
                 path.unlink() if whole.exists() else path.rename(whole)
         for path in sorted(self.folder.glob("*.bad")):
-            self._bad[path] = path.stat().st_size
-        paths = sorted(path for path in self.folder.glob("*.seg") if path.stem.isdigit())
-        self._next = max((int(path.stem) for path in (*paths, *self._bad) if path.stem.isdigit()), default=0) + 1
-        self._bytes = sum(self._bad.values()) + sum(path.stat().st_size for path in paths)
+            self._bad[path] = path.lstat().st_size
+        paths = sorted(path for path in self.folder.glob("*.seg") if _is_numbered(path))
+        self._next = max((int(path.stem) for path in (*paths, *self._bad) if _is_numbered(path)), default=0) + 1
+        self._bytes = sum(self._bad.values()) + sum(path.lstat().st_size for path in paths)
         for path in paths:
             self._recover(path)
         self.accounting.recovered = len(self._tickets)
@@ -353,7 +357,7 @@ class Spool:
 
     def _recover(self, path: Path) -> None:
         """Index one segment of an earlier life."""
-        size = path.stat().st_size
+        size = path.lstat().st_size  # not of what a link leads to: that may not be there
         try:
             data = path.read_bytes()
         except OSError:
@@ -416,6 +420,12 @@ def sync_all(descriptors: Iterable[int]) -> int:
             failed += 1
         os.close(descriptor)
     return failed
+
+
+def _is_numbered(path: Path) -> bool:
+    """Whether a file is called as this spool calls its own; others are left alone."""
+    stem = path.stem
+    return stem.isascii() and stem.isdecimal() and stem == f"{int(stem):012d}"
 
 
 def _write(descriptor: int, offset: int, record: bytes) -> None:

@@ -13,7 +13,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, read_spiffe
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
+from flyball_service.tls import controller_host, read_spiffe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,27 +78,35 @@ def _check_times(folder: Path, certificates: list[x509.Certificate], now: dateti
 
 def _check_identity(folder: Path, own: x509.Certificate, expected: Expected) -> Iterator[Fault]:
     file, wanted = folder / CERT_FILE, f"spiffe://{expected.trust_domain}/{expected.role}/{expected.name}"
-    try:
-        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except x509.ExtensionNotFound:
-        uris = []
+    names = _names(own)
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     found = read_spiffe(uris[0], expected.trust_domain) if len(uris) == 1 else None
     if found is None:
         carried = ", ".join(uris) or "none"
         yield _fault(f"{file} must carry one SPIFFE id of {expected.trust_domain}; it carries {carried}", wanted)
     elif (found.role, found.name) != (expected.role, expected.name):
         yield _fault(f"{file} is of {found}, not of {expected.role} {expected.name}", wanted)
+    # A controller has a door, the others knock at it.
+    serves, host = expected.role == "controller", controller_host(expected.trust_domain)
+    named = found is not None and found.role == expected.role  # else its hosts are another's
+    if named and serves is not (host in names.get_values_for_type(x509.DNSName)):
+        said = "does not carry the host name" if serves else "carries a controller's host name"
+        yield _fault(f"{file} {said} {host}", "controllers' certificates have it, and no others")
     try:
         purposes = set(own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         return
-    # A controller has a door, the others knock at it.
-    serves = expected.role == "controller"
     needed = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
     if needed not in purposes and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in purposes:
         usage = "server auth" if serves else "client auth"
         yield _fault(f"{file} is not for {usage}", f"give it the extended key usage `{usage}`")
+
+
+def _names(own: x509.Certificate) -> x509.SubjectAlternativeName:
+    try:
+        return own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectAlternativeName([])
 
 
 def _fault(problem: str, remedy: str = "") -> Fault:

@@ -14,8 +14,8 @@ import click
 from flyball_cli.issuing import Authority, Issued, Terms, Wanted, issue, make_authority, read_authority
 from flyball_cli.wording import aligned
 from flyball_core.errors import Rejected
+from flyball_service.certificate_files import CERT_FILE
 from flyball_service.config import TRUST_DOMAIN
-from flyball_service.tls import CERT_FILE
 
 SCHEMA = "flyball.certs/1"
 _LONGEST_DAYS = 825

@@ -13,10 +13,11 @@ from flyball_core.errors import FlyballError, InvalidDocument, Rejected
 from flyball_log.embedded.folder import read_meta
 from flyball_log.opening import is_kafka
 from flyball_policies.reading import read_document
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
 from flyball_service.config import Config, KafkaConfig, TlsConfig
 from flyball_service.reading import read_config
 from flyball_service.running import own_name
-from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, certificate_folder
+from flyball_service.tls import certificate_folder
 
 
 def services_in(config: Config) -> list[Expected]:

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flyball_core.errors import Rejected
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
 from flyball_service.config import TRUST_DOMAIN
-from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, ROLES
+from flyball_service.tls import ROLES, controller_host
 
 CA_FOLDER = "ca"
 CA_DAYS = 3650
@@ -136,16 +137,17 @@ def read_authority(folder: Path, now: datetime) -> Authority | None:
     return Authority(cert=cert, key=key)
 
 
-def issue(authority: Authority, wanted: Wanted, folder: Path, terms: Terms) -> Issued:
+def issue(authority: Authority, wanted: Wanted, folder: Path, terms: Terms, now: datetime | None = None) -> Issued:
     """Make the certificate and write it below `folder`. It never outlives its authority."""
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     until = min(terms.expires, authority.cert.not_valid_after_utc)
     spiffe = wanted.spiffe(terms.trust_domain)
-    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    purposes, names = [ExtendedKeyUsageOID.CLIENT_AUTH], terms.names()
     if wanted.role == "controller":
-        # Only controllers have doors: nobody else's certificate passes for one.
+        # Only controllers have doors: nobody else's certificate passes for one, by purpose and by name.
         purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        names.append(x509.DNSName(controller_host(terms.trust_domain)))
     cert = (
         _builder(_subject(wanted.folder[:_COMMON_NAME]), authority.cert.subject, key.public_key(), now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -156,7 +158,7 @@ def issue(authority: Authority, wanted: Wanted, folder: Path, terms: Terms) -> I
             critical=False,
         )
         .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe), *terms.names()]),
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe), *names]),
             critical=False,
         )
         .sign(authority.key, hashes.SHA256())

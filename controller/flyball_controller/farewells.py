@@ -20,8 +20,8 @@ def farewell(attach: Attach, offset: int) -> Attach:
     )
 
 
-def left_behind(pool: PoolState) -> list[Attach]:
-    """Farewells of everybody in the pool who is attached as far as the log knows."""
+def left_behind(pool: PoolState, before: int) -> list[Attach]:
+    """Farewells of everybody in the pool who attached before this offset and has not left, as far as the log knows."""
     known: list[tuple[TargetKind, str, EngineState | GatewayState]] = [
         *((TargetKind.ENGINE, name, engine) for name, engine in sorted(pool.engines.items())),
         *((TargetKind.GATEWAY, name, gateway) for name, gateway in sorted(pool.gateways.items())),
@@ -32,5 +32,5 @@ def left_behind(pool: PoolState) -> list[Attach]:
             one.attach_offset,
         )
         for kind, name, one in known
-        if one.attached and one.attach_offset >= 0
+        if one.attached and 0 <= one.attach_offset < before
     ]

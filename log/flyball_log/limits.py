@@ -15,6 +15,9 @@ MAX_RECORD_BYTES = 256 * 1024
 MAX_KEY_BYTES = 4 * 1024
 """The most bytes of a key."""
 
+MAX_OFFSET = 2**62
+"""The greatest offset: no log gets as far, so that a greater one is damage wherever it stands."""
+
 MAX_PARTITIONS = 1024
 """The most partitions of a topic."""
 

@@ -3,14 +3,14 @@
 Knows neither the services it carries nor who may call them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 import grpc
 
 from flyball_core.errors import Fatal
-from flyball_service.tls import Tls, check_address
+from flyball_service.tls import Tls, check_address, controller_host
 
 KEEPALIVE_S = 10.0
 """A connection is asked for a sign of life after so long without one."""
@@ -49,21 +49,18 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 """Of every server."""
 
 
-def channel(
-    address: str, tls: Tls | None, *, receive_bytes: int = RECEIVE_BYTES, certified_name: str = ""
-) -> grpc.aio.Channel:
-    """A channel to HOST:PORT, with the certificate as it is on disk now; connects when it is first used.
+def channel(address: str, tls: Tls | None, *, receive_bytes: int = RECEIVE_BYTES) -> grpc.aio.Channel:
+    """A channel to the controller at HOST:PORT, with the certificate as it is on disk now; connects when first used.
 
-    `certified_name` is the host that the peer's certificate names, where `address` is only what that name
-    resolved to. Close the channel; make a new one after a failure, so that renewed certificates are taken.
-    Raises `Rejected` for plaintext beyond loopback, `Fatal` if certificates cannot be read.
+    A server whose certificate is not a controller's is refused in the handshake, whatever its address is called.
+    Close the channel; make a new one after a failure, and when `Tls.renewals` has grown, so that renewed certificates
+    are taken. Raises `Rejected` for plaintext beyond loopback, `Fatal` if certificates cannot be read.
     """
     check_address(address, tls)
     options: tuple[tuple[str, int | str], ...] = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options)
-    if certified_name:
-        options = (*options, ("grpc.ssl_target_name_override", certified_name))
+    options = (*options, ("grpc.ssl_target_name_override", controller_host(tls.trust_domain)))
     return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options)
 
 
@@ -73,13 +70,15 @@ async def grpc_server(
     add_services: Callable[[grpc.aio.Server], None],
     *,
     receive_bytes: int = RECEIVE_BYTES,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
-    """A server that listens on HOST:PORT, started, and its port. Stop it.
+    """A server that listens on HOST:PORT, started, and its port; `interceptors` see each call first. Stop it.
 
     Raises `Rejected` for plaintext beyond loopback, `Fatal` if the address or the certificates cannot be used.
     """
     check_address(address, tls)
-    server = grpc.aio.server(options=(*SERVER_OPTIONS, ("grpc.max_receive_message_length", receive_bytes)))
+    options = (*SERVER_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
+    server = grpc.aio.server(interceptors=list(interceptors), options=options)
     add_services(server)
     try:
         if tls is None:

@@ -22,10 +22,15 @@ from prometheus_client import (
 from flyball_core.addresses import split_address
 from flyball_core.errors import Fatal
 from flyball_service.health import Health
+from flyball_service.rates import Bucket
 
 _CLOSE_S = 2.0
 """Longest wait for answers that are on their way when the door closes."""
-_NOT_NOW = 503
+PAGES_PER_S = 50.0
+"""Pages of metrics a second, of all who ask."""
+MAX_PAGES_AT_ONCE = 200
+"""As above, after a rest."""
+_NOT_NOW, _TOO_MANY = 503, 429
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _leave_created_out: Callable[[], None] = disable_created_metrics  # the client does not say its type
 
@@ -69,8 +74,11 @@ async def serve_http(
     `clock` is the one that `health` is told times of. Raises `Rejected` for a malformed address, `Fatal` if
     it cannot be listened on.
     """
+    pages = Bucket(per_s=PAGES_PER_S, at_once=MAX_PAGES_AT_ONCE)
 
     async def metrics(_: web.Request) -> web.Response:
+        if not pages.take(1, clock()):  # each is made anew, on the loop that everything else runs on
+            return web.Response(status=_TOO_MANY, text=f"more than {PAGES_PER_S:g} pages a second\n")
         return web.Response(body=generate_latest(registry), headers={"Content-Type": _TEXT})
 
     async def live(_: web.Request) -> web.Response:

@@ -16,10 +16,12 @@ import grpc
 
 from flyball_core.addresses import is_loopback
 from flyball_core.errors import Fatal, Rejected
+from flyball_core.file_marks import Marks, marks_of
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
 from flyball_service.config import TRUST_DOMAIN, TlsConfig
+from flyball_service.expiry import Expiry
 
 ROLES = ("agent", "engine", "gateway", "controller", "viewer", "operator")
-CERT_FILE, KEY_FILE, CA_FILE = "tls.crt", "tls.key", "ca.crt"
 _MOUNTED = "..data"
 """Where Kubernetes keeps a mounted secret; it is exchanged as a whole."""
 _SPIFFE = "spiffe://"
@@ -58,6 +60,16 @@ def read_spiffe(uri: str, trust_domain: str = TRUST_DOMAIN) -> Identity | None:
     if not uri.startswith(_SPIFFE) or domain != trust_domain or role not in ROLES or not name or "/" in name:
         return None
     return Identity(role, name)
+
+
+def controller_host(trust_domain: str = TRUST_DOMAIN) -> str:
+    """The host name that a controller's certificate carries, and nobody else's.
+
+    gRPC holds a server to a host name and shows a client nothing else of it. So the role of a server is a name:
+    whoever calls a controller asks for this one, wherever it listens, and a certificate of another role fails the
+    handshake even if its authority lets it serve.
+    """
+    return f"controller.{trust_domain}"
 
 
 def peer_identity(context: Call, trust_domain: str = TRUST_DOMAIN) -> Identity | None:
@@ -101,12 +113,25 @@ class Tls:
         self.folder = certificate_folder(config, role, name)
         self._own = f"{role}-{name}" if role and name and self.folder == config.folder else ""
         self.trust_domain = config.trust_domain
+        self.expiry = Expiry(self.folder)
+        self.handshakes = 0
+        """Handshakes that came to a server with these credentials, those that failed included."""
+        self._renewals = 0
         self._seen = self._marks()
         self._pair = self._read()
 
     def peer(self, context: Call) -> Identity | None:
         """`peer_identity` within this trust domain."""
         return peer_identity(context, self.trust_domain)
+
+    def renewals(self) -> int:
+        """How often the files were renewed so far: a channel made at a lower number shows what was before.
+
+        Whoever keeps a channel asks before its next call; whoever asks is warned of what is about to expire.
+        """
+        self._renew()
+        self.expiry.now()
+        return self._renewals
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What a client shows and trusts, from the files as they are now; the last good ones if they are broken."""
@@ -118,6 +143,7 @@ class Tls:
         """What a server shows and trusts; it requires a certificate of every client, and follows the files."""
 
         def current() -> grpc.ServerCertificateConfiguration:
+            self.handshakes += 1
             self._renew()
             return self._configuration()
 
@@ -137,19 +163,12 @@ class Tls:
         except Fatal as error:
             log.warning("certificates in %s are not renewed: %s", self.folder, error)
         else:
+            self._renewals += 1
             log.info("certificates in %s are renewed", self.folder)
         self._seen = marks
 
-    def _marks(self) -> tuple[tuple[int, int, int], ...]:
-        marks = []
-        for file in (CERT_FILE, KEY_FILE, CA_FILE):
-            try:
-                stat = (self.folder / file).stat()
-            except OSError:
-                marks.append((0, 0, 0))
-            else:
-                marks.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        return tuple(marks)
+    def _marks(self) -> Marks:
+        return marks_of(self.folder / file for file in (CERT_FILE, KEY_FILE, CA_FILE))
 
     def _read(self) -> _Pair:
         mounted = self.folder / _MOUNTED
@@ -160,7 +179,8 @@ class Tls:
             raise Fatal(f"certificates in {self.folder} cannot be used: there is no {', '.join(missing)}{own}")
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE)
+            # Without a password OpenSSL would ask the terminal for that of an encrypted key, and wait.
+            context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE, password="")
             context.load_verify_locations(folder / CA_FILE)
             return _Pair(*((folder / file).read_bytes() for file in (CERT_FILE, KEY_FILE, CA_FILE)))
         except (OSError, ssl.SSLError) as error:

@@ -11,6 +11,7 @@ from flyball_cli.operating.connection import own_certificate
 from flyball_core.errors import Rejected
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
+from issued_certificates import certify, certify_server
 from operator_examples import pool, status
 from scripted_controller import Script, scripted_controller
 
@@ -54,7 +55,7 @@ def test_certificates_speak_for_themselves(flyball: Flyball, script: Script, cer
 def test_a_name_stands_for_all_its_controllers(
     flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every address that a name resolves to is asked, and each certificate is held to the name."""
+    """Every address that a name resolves to is asked, whatever host names the controllers' certificates bear."""
     server = Tls(TlsConfig(folder=certificates / "controller-c-0")).server_credentials()
     one, two = Script(status(pool("chat"), controller="a")), Script(status(pool("batch"), controller="b"))
     asked: list[str] = []
@@ -70,13 +71,34 @@ def test_a_name_stands_for_all_its_controllers(
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         name = f"controllers.test:{at.rpartition(':')[2]}"
         found = flyball("status", "--controller", name, "--tls", certificates / "operator-alice", "--json")
-        other = flyball("status", "--controller", name.replace("controllers", "others"),
-                        "--tls", certificates / "operator-alice")  # fmt: skip
 
     assert (0, ["batch", "chat"]) == (found.code, [one["pool"] for one in found.document["pools"]])
-    assert ["controllers.test", "others.test"] == asked
-    assert 2 == other.code
-    assert "its certificate and ours do not fit together" in other.err
+    assert ["controllers.test"] == asked
+
+
+@pytest.mark.parametrize("role", ["agent", "engine", "operator"])
+def test_only_a_controller_passes_for_one(flyball: Flyball, script: Script, tmp_path: Path, role: str) -> None:
+    """A certificate of another role that may serve, and bears the right host name, is told nothing and gives nothing."""
+    impostor = certify_server(tmp_path, role, "mallory")
+    alice = certify(tmp_path, "operator", "alice")
+    with scripted_controller(script, Tls(TlsConfig(folder=impostor)).server_credentials()) as at:
+        found = flyball("pause", "chat", "--reason", "why", "--controller", at, "--tls", alice)
+
+    assert 2 == found.code
+    assert "its certificate is not a controller's" in found.err
+    assert [] == script.orders
+
+
+def test_the_trust_domain_is_that_of_ones_own_certificate(flyball: Flyball, script: Script, tmp_path: Path) -> None:
+    """With a folder alone, a controller of the certificate's own trust domain is talked to, and of no other."""
+    own, other = (certify(tmp_path, "controller", name, trust_domain=name) for name in ("acme", "elsewhere"))
+    alice = certify(tmp_path, "operator", "alice", trust_domain="acme")
+    codes = []
+    for server in (own, other):
+        with scripted_controller(script, Tls(TlsConfig(folder=server)).server_credentials()) as at:
+            codes.append(flyball("status", "--controller", at, "--tls", alice).code)
+
+    assert [0, 2] == codes
 
 
 def test_a_name_that_does_not_resolve(flyball: Flyball, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import grpc
+import prometheus_client.parser
 
 from flyball_core.frames import Frame
 from flyball_core.knobs import BATCH_CAP
@@ -17,6 +19,22 @@ from harness.scripted_engine import POOL
 
 PATIENCE_S = 20.0
 """Longest wait of a test for what must come."""
+
+
+async def page(http: str, path: str) -> tuple[int, str]:
+    """Status and text of a page of an HTTP door."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://{http}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def metric(http: str, name: str, **labels: str) -> float:
+    """One number of `/metrics`; 0 if it is not there."""
+    _, text = await page(http, "/metrics")
+    for family in prometheus_client.parser.text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return float(sample.value)
+    return 0.0
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from flyball_core.errors import InvalidDocument
 from flyball_core.fencing import Version
@@ -66,42 +65,57 @@ def check_events(log: EventLog, *, dropped: Iterable[Identity] = ()) -> Findings
 class Recorded:
     """One partition of a recorded log, as its readers take it: each record once, in the order of versions."""
 
+    partition: int
     begin: int
     """The first offset kept of the inputs."""
-    inputs: list[Input] = field(default_factory=list)
-    audit: list[DecisionRecord | TickRecord] = field(default_factory=list)
-    told: list[Directive | RoutingTable] = field(default_factory=list)
+    inputs: list[Input]
+    audit: list[DecisionRecord | TickRecord]
+    told: list[Directive | RoutingTable]
     """What compaction has left."""
-    ignored: int = 0
-    """Records decided under a claim after a later one: a zombie's, which every reader ignores."""
+    ignored: int
+    """Records that a zombie decided after a later claim; every reader ignores them, and so they are left out here."""
 
-    def in_force(self, version: Version) -> bool:
-        """Whether this was decided under the claim that was in force at that input, as far as inputs are kept."""
-        return not any(version.epoch < claim < version.revision for claim in self.claims())
-
-    def claims(self) -> list[int]:
-        """The epochs."""
-        return [item.offset for item in self.inputs if isinstance(item.body, Claim)]
+    @property
+    def outputs(self) -> list[Output]:
+        """The audit, and then what was told."""
+        return [*self.audit, *self.told]
 
 
 async def read_partition(log: Log, partition: int) -> Recorded:
-    """Read a partition whole. Copies of a record count once, and what a zombie decided is set aside.
-
-    Raises as `Log.read`, and `Rejected` for an output that cannot be read.
-    """
-    found = Recorded((await log.bounds(Topic.INPUTS, partition)).begin)
-    found.inputs = [decode_input(r.offset, r.value) async for rs in scan(log, Topic.INPUTS, partition) for r in rs]
+    """Read a partition whole. Raises as `Log.read`, and `Rejected` for an output that cannot be read."""
+    inputs = [decode_input(r.offset, r.value) async for rs in scan(log, Topic.INPUTS, partition) for r in rs]
+    # Whoever is not told whether a record was written writes it again: copies are harmless.
     audit = dict.fromkeys([r.value or b"" async for rs in scan(log, Topic.DECISIONS, partition) for r in rs])
-    told = dict.fromkeys([r.value async for rs in scan(log, Topic.DIRECTIVES, partition) for r in rs if r.value])
-    messages = [decode_directive(value) for value in told if value]
-    found.audit = sorted(map(decode_audit, audit), key=_by_version)
-    found.told = sorted([m for m in messages if isinstance(m, (Directive, RoutingTable))], key=_by_version)
-    claims = found.claims()
-    for kept in (found.audit, found.told):
-        zombies = [one for one in kept if any(one.version.epoch < claim < one.version.revision for claim in claims)]
-        found.ignored += len(zombies)
-        for one in zombies:
-            kept.remove(one)  # type: ignore
+    values = dict.fromkeys([r.value async for rs in scan(log, Topic.DIRECTIVES, partition) for r in rs if r.value])
+    told = [decode_directive(value) for value in values if value]
+    claims = [item.offset for item in inputs if isinstance(item.body, Claim)]
+
+    def in_force(record: DecisionRecord | TickRecord | Directive | RoutingTable) -> bool:
+        return not any(record.version.epoch < claim < record.version.revision for claim in claims)
+
+    found = Recorded(
+        partition=partition,
+        begin=(await log.bounds(Topic.INPUTS, partition)).begin,
+        inputs=inputs,
+        audit=sorted(map(decode_audit, audit), key=_by_version),
+        told=sorted([one for one in told if isinstance(one, (Directive, RoutingTable))], key=_by_version),
+        ignored=0,
+    )
+    every = len(found.outputs)
+    found.audit, found.told = list(filter(in_force, found.audit)), list(filter(in_force, found.told))
+    found.ignored = every - len(found.outputs)
+    return found
+
+
+async def check_log(log: Log) -> Findings:
+    """Judge every partition of a recorded log. Directives that compaction took are not missed."""
+    found = Findings()
+    for partition in range(log.partitions):
+        recorded = await read_partition(log, partition)
+        judged = check(recorded.inputs, recorded.outputs, compacted=True)
+        for name in ("order", "unexpected", "lost", "motion", "accounts"):
+            getattr(found, name).extend(f"partition {partition}: {text}" for text in getattr(judged, name))
+        found.recovered += judged.recovered
     return found
 
 
@@ -111,10 +125,14 @@ def check(
     """Judge inputs and outputs of one partition. `compacted`: not every directive is there any more."""
     found = Findings()
     _check_order(inputs, outputs, applied, found, compacted=compacted)
-    _check_bounds(inputs, outputs, found)
-    _check_motion(inputs, outputs, found)
-    _check_accounts(inputs, outputs, found)
+    check_bounds(inputs, outputs, found)
+    check_motion(inputs, outputs, found)
+    check_accounts(inputs, outputs, found)
     return found
+
+
+def _by_version(record: DecisionRecord | TickRecord | Directive | RoutingTable) -> tuple[int, int]:
+    return _place(record.version)
 
 
 def _place(version: Version) -> tuple[int, int]:
@@ -250,7 +268,8 @@ class _Told:
         return lower, upper
 
 
-def _check_bounds(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
+def check_bounds(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
+    """What was told, held to the bounds that the inputs before it declare."""
     told = _Told()
     at = 0
     messages = [output for output in outputs if isinstance(output, (Directive, RoutingTable))]
@@ -288,8 +307,8 @@ def _check_directive(message: Directive, told: _Told, found: Findings) -> None:
         told.values[message.engine, name] = float(value)
 
 
-def _check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
-    """Slew and dwell of what was accepted, from the decision records."""
+def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
+    """Slew and dwell of what was accepted, from the decision records in the order of their versions."""
     told = _Told()
     intervals = {item.offset: item.body.interval_s for item in inputs if isinstance(item.body, Tick)}
     changed_s: dict[tuple[str, str], float] = {}
@@ -326,29 +345,45 @@ def _check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Fin
                 raised_s[where] = record.time_s
 
 
-def _check_accounts(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
+def check_accounts(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
+    """Hold each pool's last counts to the frames that came before them, or since the first tick that is kept."""
     ticks = [output for output in outputs if isinstance(output, TickRecord)]
     if not ticks:
         return
+    first: dict[str, TickRecord] = {}
+    if inputs and inputs[0].offset > 0:
+        first = {tick.pool: tick for tick in reversed(ticks) if tick.version.revision >= inputs[0].offset}
     last: dict[str, TickRecord] = {tick.pool: tick for tick in ticks}
     copies: dict[str, Counter[Identity]] = defaultdict(Counter)
+    since = {pool: first[pool].version.revision if pool in first else -1 for pool in last}
     for item in inputs:
         body = item.body
-        if isinstance(body, Frame) and body.pool in last and item.offset < last[body.pool].version.revision:
+        if not isinstance(body, Frame) or body.pool not in last:
+            continue
+        if since[body.pool] < item.offset < last[body.pool].version.revision:
             copies[body.pool][body.agent, body.boot, body.pool, body.seq] += 1
     for pool, tick in last.items():
-        counts = tick.counts
-        total, distinct = sum(copies[pool].values()), len(copies[pool])
-        delivered, duplicate = counts.get("delivered", 0), counts.get("duplicate", 0)
-        rejected = counts.get("rejected", 0)
-        if delivered + duplicate + rejected != total:
-            found.accounts.append(
-                f"{pool}: {total} frames came, but {delivered} delivered + {duplicate} duplicate + {rejected} rejected"
-            )
-        # A frame whose header is refused has no identity worth keeping, so each copy is refused anew.
-        anew = sum(counts.get(f"rejected_{why}", 0) for why in ("header", "agent", "boot"))
-        if not distinct - anew <= delivered + rejected - anew <= distinct:
-            found.accounts.append(f"{pool}: {distinct} identities came, but {delivered + rejected} were taken for new")
+        before = first[pool].counts if pool in first else {}
+        counts = {name: count - before.get(name, 0) for name, count in tick.counts.items()}
+        _check_counts(pool, counts, copies[pool], found, whole=pool not in first)
+
+
+def _check_counts(
+    pool: str, counts: Mapping[str, int], copies: Counter[Identity], found: Findings, *, whole: bool
+) -> None:
+    total, distinct = sum(copies.values()), len(copies)
+    delivered, duplicate = counts.get("delivered", 0), counts.get("duplicate", 0)
+    rejected = counts.get("rejected", 0)
+    if delivered + duplicate + rejected != total:
+        found.accounts.append(
+            f"{pool}: {total} frames came, but {delivered} delivered + {duplicate} duplicate + {rejected} rejected"
+        )
+    # A frame whose header is refused has no identity worth keeping, so each copy is refused anew.
+    anew = sum(counts.get(f"rejected_{why}", 0) for why in ("header", "agent", "boot"))
+    taken = delivered + rejected
+    # Of a log whose beginning has passed out of retention, an identity may have come before as well.
+    if taken - anew > distinct or (whole and taken < distinct):
+        found.accounts.append(f"{pool}: {distinct} identities came, but {taken} were taken for new")
 
 
 def _unsent(inputs: Sequence[Input], sent: Sequence[Identity], dropped: set[Identity]) -> list[str]:

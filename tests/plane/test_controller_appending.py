@@ -95,18 +95,22 @@ async def test_a_record_that_the_log_does_not_take_is_refused(controller: Runnin
 
 async def test_too_much_at_once_is_told_to_come_again(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many appends at once those beyond the bound are told to come again; the others are taken, none hangs."""
-    batch = [pb.AppendEntry(pool="chat", record=encode_input(frame(seq))) for seq in range(100)]
-    size = sum(len(one.record) for one in batch)
+    batches = [
+        [pb.AppendEntry(pool="chat", record=encode_input(frame(seq, agent=f"a{agent:02}"))) for seq in range(100)]
+        for agent in range(20)
+    ]
+    size = sum(len(one.record) for one in batches[0])
     monkeypatch.setattr(append_door, "MAX_UNDER_WAY_BYTES", 3 * size)
     async with stub(rpc.AppendServiceStub, controller.addresses.grpc) as agents:
         answers = await asyncio.gather(
-            *(agents.Append(pb.AppendRequest(entries=batch)) for _ in range(20)), return_exceptions=True
+            *(agents.Append(pb.AppendRequest(entries=batch)) for batch in batches), return_exceptions=True
         )
     refusals = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
 
     assert 0 < len(refusals) < len(answers)
     assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == {one.code() for one in refusals}
     assert len(refusals) == await controller.metric("flyball_controller_appends_refused_total", reason="busy")
+    assert 100 * len(refusals) == await controller.metric("flyball_controller_frames_shed_total", reason="busy")
 
 
 def test_under_tls_an_agent_appends_as_itself_only() -> None:

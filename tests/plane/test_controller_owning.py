@@ -147,12 +147,25 @@ async def test_who_was_attached_to_a_controller_that_died_is_so_no_more(desk: De
     """The only controller of an embedded log says farewell for those that its predecessor could not."""
     attach = ScriptedEngine(name="e1", agent="a0", gpu=0).attach()
     [offset] = await desk.log.append(Topic.INPUTS, 0, [Entry(POOL.encode(), encode_input(attach))])
+    desk.office = replace(desk.office, inherited={0: offset + 1})
     desk.start()
     owned = await desk.ticks()
     said = [body for body in await desk.said() if isinstance(body, Attach)]
 
     assert [(True, None), (False, offset)] == [(one.attached, one.ends) for one in said]
     assert not owned.state.pools[POOL].engines["e1"].attached
+
+
+async def test_who_attached_before_the_first_tick_is_attached_to_us(desk: Desk) -> None:
+    """Doors open before partitions are taken: only those who came before the doors opened belonged to another."""
+    attaches = [ScriptedEngine(name=name, agent="a0", gpu=0).attach() for name in ("e1", "e2")]
+    offsets = await desk.log.append(Topic.INPUTS, 0, [Entry(POOL.encode(), encode_input(one)) for one in attaches])
+    desk.office = replace(desk.office, inherited={0: offsets[1]})
+    desk.start()
+    owned = await desk.ticks()
+    engines = owned.state.pools[POOL].engines
+
+    assert {"e1": False, "e2": True} == {name: engine.attached for name, engine in engines.items()}
 
 
 async def test_a_partition_that_hangs_is_let_go_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ class GrpcAppender:
         self._deadline_s = deadline_s
         self._at = 0
         self._channel: grpc.aio.Channel | None = None
+        self._shown = 0
+        """Which renewal of our certificate the channel shows."""
 
     @property
     def address(self) -> str:
@@ -89,9 +91,17 @@ class GrpcAppender:
         if own is not None:
             await own.close(None)
 
+    async def _renew(self) -> None:
+        """Let go of a channel that shows an earlier certificate than the present one; appends come one at a time."""
+        shown = self._tls.renewals() if self._tls is not None else 0
+        if shown != self._shown:
+            await self.close()
+            self._shown = shown
+
     async def _append_here(self, request: pb.AppendRequest, entries: int) -> None:
         address = self.address
         try:
+            await self._renew()
             if self._channel is None:
                 self._channel = channel(address, self._tls)
             # The stub's type is the blocking one; on an aio channel it gives aio calls.

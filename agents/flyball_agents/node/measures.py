@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PREFIX = "flyball_agent_"
 _PAGE = ("kind", "id")
 _SCRAPE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_BEAT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,16 @@ def scrape_seconds(registry: CollectorRegistry) -> Histogram:
     )
 
 
+def beat_seconds(registry: CollectorRegistry) -> Histogram:
+    """How long beats took: nothing that an agent waits for may show here."""
+    return Histogram(
+        f"{_PREFIX}beat_seconds",
+        "From the beginning of a beat until everything was sampled and lay in the spool.",
+        buckets=_BEAT_BUCKETS_S,
+        registry=registry,
+    )
+
+
 class AgentMeasures(Collector):
     """The families of one agent; register it with a registry."""
 
@@ -71,9 +82,11 @@ class AgentMeasures(Collector):
         yield _count("frames_recovered", "Frames of earlier lives found in the spool.", account.recovered)
         yield _count("frames_sent", "Frames handed to the log, repeats included.", parts.shipper.attempts)
         yield _count("frames_delivered", "Frames that the log has confirmed.", account.delivered)
+        yield _count("frames_synced", "Frames that the disk had for sure before the log had them.", account.synced)
         yield _counts("frames_dropped", "Frames given up.", ("reason",), _single(account.dropped))
         yield _gauge("spool_frames", "Frames neither delivered nor dropped.", parts.spool.waiting)
         yield _gauge("spool_bytes", "Bytes of the spool on disk.", parts.spool.bytes_on_disk)
+        yield _count("spool_sync_failures", "Files of the spool that could not be synced.", parts.spool.sync_failures)
         yield _counts("appends", "Appends by outcome.", ("outcome",), _single(parts.appender.outcomes))
         yield _count("beats", "Times that everything was sampled.", parts.beats.beats)
         yield _count("beats_skipped", "Times that could not be kept, and were not made up for.", parts.beats.skipped)

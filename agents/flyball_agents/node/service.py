@@ -7,7 +7,7 @@ send it keeps in its spool. It ends only when it is told to, or for its own conf
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,16 @@ import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry
 
+from flyball_agents.accounting import Witness
 from flyball_agents.agent_loop import BeatCounts, Pace, run_agent, wait_for
 from flyball_agents.node.appending import GrpcAppender, LaterAppender, WatchedAppender, reach
 from flyball_agents.node.life import one_life
-from flyball_agents.node.measures import AgentMeasures, AgentParts, scrape_seconds
+from flyball_agents.node.measures import AgentMeasures, AgentParts, beat_seconds, scrape_seconds
 from flyball_agents.node.reading_thread import ReadingThread
 from flyball_agents.node.scraping import PageLimits, PageSampler, keep_scraping, page_session
 from flyball_agents.node.targets import page_readers
 from flyball_agents.node_agent import NodeAgent
+from flyball_agents.sampling import Sampler
 from flyball_agents.shipper import Shipper
 from flyball_agents.spool import Spool, SpoolLimits
 from flyball_core.errors import Rejected
@@ -66,9 +68,16 @@ class AgentAddresses:
 
 
 async def run_agent_service(
-    config: Config, stop: asyncio.Event, *, started: Callable[[AgentAddresses], None] | None = None
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    started: Callable[[AgentAddresses], None] | None = None,
+    sources: Sequence[Sampler] = (),
+    witness: Witness | None = None,
 ) -> None:
     """Run the agent of the section `agent` until `stop` is set; `started` is told where it can be asked.
+
+    `sources` are read beside those of the section; `witness` is told of every frame.
 
     Raises `Rejected` and `Fatal` for what no waiting heals: a section that makes no sense, a folder that
     another agent uses, an address that cannot be listened on, certificates that cannot be read.
@@ -80,7 +89,7 @@ async def run_agent_service(
     folder = config.state / "agent" / name
     with one_life(folder) as boot:
         try:
-            await _Life(config, section, name, boot, folder).run(stop, started)
+            await _Life(config, section, name, boot, folder, sources=sources, witness=witness).run(stop, started)
         except BaseExceptionGroup as group:
             if (refusal := refusal_in(group)) is None:
                 raise
@@ -90,7 +99,17 @@ async def run_agent_service(
 class _Life:
     """One agent from its start to its end: what it is made of, and the tasks that keep it going."""
 
-    def __init__(self, config: Config, section: AgentConfig, name: AgentId, boot: BootId, folder: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        section: AgentConfig,
+        name: AgentId,
+        boot: BootId,
+        folder: Path,
+        *,
+        sources: Sequence[Sampler],
+        witness: Witness | None,
+    ) -> None:
         self._config, self._section = config, section
         self._pace = Pace(clock=time.monotonic, wall_clock=time.time, period_s=section.period_s)
         self._health, self.registry = Health(), new_registry()
@@ -101,18 +120,18 @@ class _Life:
         self._door = self._kafka or GrpcAppender(section.controllers, tls)
         self._appender = WatchedAppender(self._door, self._health)
         limits = SpoolLimits(most_bytes=int(section.spool.megabytes * 1e6), most_age_s=section.spool.age_s)
-        self._spool = Spool(folder / _SPOOL, limits)
+        self._spool = Spool(folder / _SPOOL, limits, witness)
         self._shipper = Shipper(self._spool, random.Random())
         self._agent = NodeAgent(
             agent=name,
             boot=boot,
-            samplers=[*([self._nvml] if self._nvml is not None else []), *self._pages],
+            samplers=[*([self._nvml] if self._nvml is not None else []), *self._pages, *sources],
             spool=self._spool,
             shipper=self._shipper,
             encode=encode_input,
             most_age_s=max(_LEAST_AGE_S, _PERIODS_OF_AGE * section.period_s),
         )
-        self._counts = BeatCounts()
+        self._counts = BeatCounts(took=beat_seconds(self.registry).observe)
         log.info("agent_starts", agent=name, boot=boot, engines=len(section.engines), frames_kept=self._spool.waiting)
         for other in sorted(folder.parent.glob(f"*/{_SPOOL}")):
             if other.parent != folder and any(other.glob("*.seg")):

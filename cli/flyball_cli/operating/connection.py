@@ -18,8 +18,8 @@ from flyball_cli.operating.times import read_span
 from flyball_cli.services_file import config_option, read_file
 from flyball_core.addresses import is_loopback, split_address
 from flyball_core.errors import Rejected
-from flyball_service.config import Config, TlsConfig
-from flyball_service.tls import CERT_FILE
+from flyball_service.certificate_files import CERT_FILE, trust_domain_in
+from flyball_service.config import TRUST_DOMAIN, Config, TlsConfig
 
 DEFAULT_CONTROLLER = "127.0.0.1:7460"
 DEFAULT_TIMEOUT = "5s"
@@ -107,8 +107,11 @@ def _connection(
         named = list(addresses_in(config))
     for address in named:
         split_address(address)
-    tls = TlsConfig(folder=tls_folder) if tls_folder is not None else None if config is None else config.tls
-    if tls is not None:
+    tls = None if config is None else config.tls
+    if tls_folder is not None:
+        shown = own_certificate(tls_folder)
+        tls = TlsConfig(folder=shown, trust_domain=_trust_domain(shown))
+    elif tls is not None:
         tls = replace(tls, folder=own_certificate(tls.folder))
     return Connection(addresses=tuple(dict.fromkeys(named or [DEFAULT_CONTROLLER])), tls=tls, timeout_s=timeout_s)
 
@@ -134,6 +137,14 @@ def own_certificate(folder: Path) -> Path:
     raise Rejected(
         f"{folder} holds no {CERT_FILE}, nor an operator's below it{there}: give a folder that does with --tls"
     )
+
+
+def _trust_domain(folder: Path) -> str:
+    """That of the certificate to be shown; the usual one where it tells none, which its use then says."""
+    try:
+        return trust_domain_in((folder / CERT_FILE).read_bytes()) or TRUST_DOMAIN
+    except (OSError, Rejected):
+        return TRUST_DOMAIN
 
 
 def login() -> str | None:

@@ -44,8 +44,10 @@ class Fleet:
         self.connection = connection
         self._tls = None if connection.tls is None else Tls(connection.tls)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._names: dict[str, str] = {}
-        """Of an address that a name resolved to: the name, which its certificate carries."""
+        self._shown = 0
+        """Which renewal of our certificate these show."""
+        self._retired: list[grpc.aio.Channel] = []
+        """Those that show an earlier one: what is open on them goes on, nothing new begins."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,7 +55,7 @@ class Fleet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one in self._channels.values():
+        for one in (*self._channels.values(), *self._retired):
             await one.close(None)
 
     async def status(self, pool: str = "") -> FleetStatus:
@@ -131,11 +133,13 @@ class Fleet:
         return cast("OperatorReadServiceAsyncStub", OperatorReadServiceStub(self._channel(address)))
 
     def _channel(self, address: str) -> grpc.aio.Channel:
+        shown = self._tls.renewals() if self._tls is not None else 0
+        if shown != self._shown:
+            self._retired += self._channels.values()
+            self._channels, self._shown = {}, shown
         found = self._channels.get(address)
         if found is None:
-            name = self._names.get(address, "")
-            found = channel(address, self._tls, receive_bytes=RECEIVE_BYTES, certified_name=name)
-            self._channels[address] = found
+            found = self._channels[address] = channel(address, self._tls, receive_bytes=RECEIVE_BYTES)
         return found
 
     async def _addresses(self) -> tuple[list[str], list[Silence]]:
@@ -163,9 +167,7 @@ class Fleet:
         hosts = sorted({str(place[0]) for kind, _, _, _, place in known if kind is family})
         if hosts == [host] or not hosts:
             return [address]
-        found = [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts]
-        self._names.update(dict.fromkeys(found, host))
-        return found
+        return [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts]
 
 
 def _said(error: OSError | TimeoutError) -> str:

@@ -61,6 +61,8 @@ def _unreachable(details: str, connection: Connection) -> str:
     low = details.lower()
     if REFUSED in low:
         return REFUSED
+    if "hostname verification" in low:
+        return "its certificate is not a controller's: it has to carry the host name `controller.TRUST_DOMAIN`"
     if any(word in low for word in ("certificate", "handshake", "ssl", "verification check")):
         return f"its certificate and ours do not fit together ({_last(details)})"
     if connection.tls is None and ("socket closed" in low or "connection reset" in low or "recvmsg" in low):

@@ -11,7 +11,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import cast
 
-from flyball_controller.machine.admission import room_for
+from flyball_controller.machine.admission import MAX_NAME, room_for
 from flyball_controller.machine.state import (
     UNKNOWN_SKEW_S,
     AgentState,
@@ -46,6 +46,8 @@ MAX_AGENTS = 10_000
 MAX_ENGINES = 4_096
 MAX_QUEUES = 1_024
 MAX_PENDING = 256
+MAX_SAMPLES = 4_096
+"""Samples of one frame, of all kinds together. A node has some hundreds."""
 
 CORE = 14
 """How many of an engine sample's leading numbers features read."""
@@ -61,6 +63,8 @@ _KV_USED = EngineSample._fields.index("kv_used_ratio")
 _kv_used: Callable[[EngineSample], float | None] = itemgetter(_KV_USED)
 _engine_identity: Callable[[EngineSample], tuple[str, str]] = itemgetter(slice(0, 2))
 _gateway_identity: Callable[[GatewaySample], tuple[str, str]] = itemgetter(slice(0, 2))
+_variant: Callable[[EngineSample], str] = itemgetter(EngineSample._fields.index("variant"))
+_lane: Callable[[GatewaySample], str] = itemgetter(GatewaySample._fields.index("lane"))
 
 
 def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
@@ -70,14 +74,18 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
         frame.seq < 0
         or not (0.0 <= frame.monotonic_s < FURTHEST_S)
         or not math.isfinite(frame.wall_s)
-        or not frame.boot
+        or not 0 < len(frame.boot) <= MAX_NAME
     ):
         pool.count("rejected")
         pool.count("rejected_header")
         return
+    if len(frame.engines) + len(frame.gpus) + len(frame.gateways) > MAX_SAMPLES:
+        pool.count("rejected")
+        pool.count("rejected_samples_many")
+        return
     agent = pool.agents.get(frame.agent)
     if agent is None:
-        if len(pool.agents) >= MAX_AGENTS or not frame.agent:
+        if len(pool.agents) >= MAX_AGENTS or not 0 < len(frame.agent) <= MAX_NAME:
             pool.count("rejected")
             pool.count("rejected_agent")
             return
@@ -144,7 +152,13 @@ def _engine_fault(sample: EngineSample) -> str:
     fault = _fault(_engine_numbers(sample))
     if not fault and (sample.kv_used_ratio or 0.0) > HIGHEST_RATIO:
         fault = "absurd"
-    return fault or ("" if sample.engine and sample.incarnation else "unnamed")
+    return fault or _name_fault(sample.engine, sample.incarnation, sample.variant)
+
+
+def _name_fault(name: str, incarnation: str, other: str) -> str:
+    if not name or not incarnation:
+        return "unnamed"
+    return "long_name" if max(len(name), len(incarnation), len(other)) > MAX_NAME else ""
 
 
 def _gpu_fault(sample: GpuSample) -> str:
@@ -155,7 +169,7 @@ def _gpu_fault(sample: GpuSample) -> str:
 
 
 def _gateway_fault(sample: GatewaySample) -> str:
-    return _fault(_gateway_numbers(sample)) or ("" if sample.gateway and sample.incarnation else "unnamed")
+    return _fault(_gateway_numbers(sample)) or _name_fault(sample.gateway, sample.incarnation, sample.lane)
 
 
 def _is_sound(frame: Frame) -> bool:
@@ -174,7 +188,9 @@ def _is_sound(frame: Frame) -> bool:
     if max(filter(None, ratios), default=0.0) > HIGHEST_RATIO:
         return False
     identities = chain(map(_engine_identity, frame.engines), map(_gateway_identity, frame.gateways))
-    return all(chain.from_iterable(identities))
+    lengths = [len(name) for name in chain.from_iterable(identities)]
+    others = chain(map(_variant, frame.engines), map(_lane, frame.gateways))
+    return all(lengths) and max(chain(lengths, map(len, others)), default=0) <= MAX_NAME
 
 
 def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
@@ -238,9 +254,9 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
 def _readings(frame: Frame) -> tuple[Reading, ...]:
     """The frame's engines, each with its ranks taken together and the bandwidth of their GPUs."""
     bandwidth = {gpu.gpu_index: gpu.hbm_bandwidth_ratio for gpu in frame.gpus}
-    engines: dict[str, Sequence[EngineSample]] = {sample.engine: (sample,) for sample in frame.engines}
-    if len(engines) < len(frame.engines):
-        engines = {engine: [each for each in frame.engines if each.engine == engine] for engine in engines}
+    engines: dict[str, list[EngineSample]] = {}
+    for sample in frame.engines:
+        engines.setdefault(sample.engine, []).append(sample)
     readings = []
     for engine, ranks in engines.items():
         first = ranks[0]
@@ -249,7 +265,8 @@ def _readings(frame: Frame) -> tuple[Reading, ...]:
             # A sum over other ranks than before is another counter: no rate spans the two.
             source += f"/{','.join(str(rank.rank) for rank in ranks)}"
             for other in ranks[1:]:
-                row, gpus = _joined(row, _engine_core(other)), gpus + other.gpus
+                row = _joined(row, _engine_core(other))
+            gpus = tuple(chain.from_iterable([rank.gpus for rank in ranks]))
         seen = [ratio for gpu in gpus if (ratio := bandwidth.get(gpu)) is not None]
         hbm_ratio = sum(seen) / len(seen) if seen else None
         readings.append(Reading(engine, source, len(ranks), first.variant, row, hbm_ratio))

@@ -1,12 +1,13 @@
 """The door of agents, where the log is embedded: frames go in, and nothing else.
 
 Every entry is read before any is appended, so that a batch is taken whole or not at all. How much is under
-way is bounded; beyond it callers are told to come again. With Kafka agents append there themselves.
+way is bounded, and so is how much waits for its owner and how fast an agent sends (`shedding`); beyond it callers
+are told to come again, as early as it can be known. With Kafka agents append there themselves.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,16 @@ import grpc
 from flyball_controller.machine.admission import MAX_NAME
 from flyball_controller.serving.doorway import Doorway
 from flyball_controller.serving.measures import Measures
-from flyball_controller.serving.refusals import INVALID, Refusal, refusing
+from flyball_controller.serving.refusals import INVALID, Refusal
+from flyball_controller.serving.shedding import (
+    MAX_SAMPLES_WAITING,
+    RATE,
+    Level,
+    Shedding,
+    Unread,
+    level_of,
+    samples_in,
+)
 from flyball_core.frames import Frame
 from flyball_core.inputs import Malformed
 from flyball_log.interface import Entry, Log, Topic
@@ -32,6 +42,8 @@ MAX_UNDER_WAY_BYTES = 32 * 1024 * 1024
 """Most bytes under way to the disk at once, from all callers."""
 MAX_CALLS_OF_ONE = 8
 """Most appends at once by one certificate."""
+MAX_SAMPLES_AT_ONCE = 16_384
+"""Most samples of one append."""
 CHECKED_AT_ONCE = 50
 """Entries read before others have a turn."""
 
@@ -43,18 +55,21 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AppendDoor:
-    """Implements `AppendService`."""
+    """Implements `AppendService`. `late_s` tells how late the tick of a partition is, in seconds."""
 
-    def __init__(self, doorway: Doorway, measures: Measures) -> None:
+    def __init__(self, doorway: Doorway, measures: Measures, late_s: Callable[[int], float]) -> None:
         self._doorway = doorway
         self._measures = measures
+        self._late_s = late_s
+        self._shedding = Shedding()
+        self._unread: defaultdict[int, Unread] = defaultdict(Unread)
         self._under_way_bytes = 0
         self._calls: Counter[Identity] = Counter()
 
     async def Append(self, request: pb.AppendRequest, context: _Context) -> pb.AppendResponse:  # noqa: N802 - the contract's name
         """Append frames; answers once they are durable."""
-        async with refusing(context, lambda refusal: self._measures.append_refused(refusal.reason)):
-            who = self._doorway.caller(context, "agent")
+        async with self._doorway.refusing(context, lambda refusal: self._refused(refusal, len(request.entries))):
+            who = self._doorway.caller(context)
             log = self._doorway.plane().log
             if is_kafka(log.where):
                 said = f"this log is {log.where}: agents append there, not through a controller"
@@ -63,14 +78,80 @@ class AppendDoor:
             size = sum(len(entry.record) for entry in entries)
             check_size(len(entries), size)
             with self._under_way(who, size):
-                for number, entry in enumerate(entries):
-                    check_entry(number, entry, who)
-                    if number % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
-                        await asyncio.sleep(0)  # others wait for this event loop
-                offsets = await _append(log, entries)
+                offsets = await self._append(log, entries, who)
             self._measures.appended_records.inc(len(entries))
             self._measures.appended_bytes.inc(size)
             return pb.AppendResponse(offsets=offsets)
+
+    def waiting(self) -> dict[int, int]:
+        """By partition, samples appended here and not read by their owner yet."""
+        return {partition: self._waiting(partition) for partition in sorted(self._unread)}
+
+    async def _append(self, log: Log, entries: Sequence[pb.AppendEntry], who: Identity | None) -> list[int]:
+        """Read the entries, keep them out if that is what is due, else append them."""
+        if not entries:
+            return []
+        places = _places(log, entries)
+        agent = who.name if who is not None else check_entry(0, entries[0], None).agent
+        self._shed(self._shedding.unseen(agent, len(entries), self._level(places), _now_s()))
+        samples: Counter[int] = Counter()
+        backlog = False
+        for partition, numbers in places.items():
+            for number in numbers:
+                frame = check_entry(number, entries[number], who)
+                samples[partition] += samples_in(frame)
+                backlog = backlog or frame.backlog
+                if number % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
+                    await asyncio.sleep(0)  # others wait for this event loop
+        check_samples(samples.total())
+        level = self._level(places)
+        if any(self._waiting(place) + more > MAX_SAMPLES_WAITING for place, more in samples.items()):
+            level = Level.EVERYTHING
+        self._shed(self._shedding.seen(agent, len(entries), level, _now_s(), backlog=backlog))
+        return await self._appended(log, entries, places, samples)
+
+    async def _appended(
+        self,
+        log: Log,
+        entries: Sequence[pb.AppendEntry],
+        places: Mapping[int, Sequence[int]],
+        samples: Mapping[int, int],
+    ) -> list[int]:
+        """Append to each entry's partition; the offsets in the order of the entries."""
+        offsets = [0] * len(entries)
+
+        async def append(partition: int, numbers: Sequence[int]) -> None:
+            records = [Entry(entries[number].pool.encode(), entries[number].record) for number in numbers]
+            unread = self._unread[partition]
+            unread.under_way += samples[partition]
+            try:
+                found = await log.append(Topic.INPUTS, partition, records)
+                unread.kept(found[-1], samples[partition])
+            finally:
+                unread.under_way -= samples[partition]
+            for number, offset in zip(numbers, found, strict=True):
+                offsets[number] = offset
+
+        await asyncio.gather(*(append(*place) for place in places.items()))
+        return offsets
+
+    def _waiting(self, partition: int) -> int:
+        owned = self._doorway.plane().owner.owned.get(partition)
+        return self._unread[partition].waiting(owned.next_offset if owned is not None else 0)
+
+    def _level(self, partitions: Mapping[int, object]) -> Level:
+        """What is kept out of the worst of these partitions."""
+        return max(level_of(self._waiting(partition), self._late_s(partition)) for partition in partitions)
+
+    def _shed(self, reason: str) -> None:
+        if reason:
+            why = "this agent sends too fast" if reason == RATE else "what came before is not read yet"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, f"{why}: come again")
+
+    def _refused(self, refusal: Refusal, frames: int) -> None:
+        self._measures.append_refused(refusal.reason)
+        if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self._measures.shed(refusal.reason, frames)
 
     @contextmanager
     def _under_way(self, who: Identity | None, size: int) -> Iterator[None]:
@@ -99,8 +180,15 @@ def check_size(count: int, size: int) -> None:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, said)
 
 
-def check_entry(number: int, entry: pb.AppendEntry, who: Identity | None) -> None:
-    """Raise `Refusal` unless an entry is a frame of its pool, and of the agent that sends it."""
+def check_samples(count: int) -> None:
+    """Raise `Refusal` for an append of more samples than are taken at once."""
+    if count > MAX_SAMPLES_AT_ONCE:
+        said = f"{count} samples, each frame as some of them; at most {MAX_SAMPLES_AT_ONCE} are taken at once"
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, said)
+
+
+def check_entry(number: int, entry: pb.AppendEntry, who: Identity | None) -> Frame:
+    """The frame of an entry; raise `Refusal` unless it is one of its pool, and of the agent that sends it."""
     body = decode_input(0, entry.record).body
     if not isinstance(body, Frame):
         what = body.reason if isinstance(body, Malformed) else f"a {type(body).__name__}"
@@ -112,22 +200,16 @@ def check_entry(number: int, entry: pb.AppendEntry, who: Identity | None) -> Non
     if who is not None and body.agent != who.name:
         said = f"entry {number}: a frame of agent {body.agent!r}, and the certificate is of {who.name!r}"
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, ANOTHERS, said[:500])
+    return body
 
 
-async def _append(log: Log, entries: Sequence[pb.AppendEntry]) -> list[int]:
-    """Append to each entry's partition; the offsets in the order of the entries."""
+def _places(log: Log, entries: Sequence[pb.AppendEntry]) -> dict[int, list[int]]:
+    """The entries' numbers by partition, in their order."""
     places: dict[int, list[int]] = {}
     for number, entry in enumerate(entries):
         places.setdefault(log.partition_of(entry.pool), []).append(number)
+    return places
 
-    async def append(partition: int, numbers: list[int]) -> list[int]:
-        records = [Entry(entries[number].pool.encode(), entries[number].record) for number in numbers]
-        return await log.append(Topic.INPUTS, partition, records)
 
-    offsets = [0] * len(entries)
-    for numbers, found in zip(
-        places.values(), await asyncio.gather(*(append(*place) for place in places.items())), strict=True
-    ):
-        for number, offset in zip(numbers, found, strict=True):
-            offsets[number] = offset
-    return offsets
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

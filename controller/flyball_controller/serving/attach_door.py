@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
+from flyball_controller.machine.admission import MAX_NAME
 from flyball_controller.pusher import Pusher
 from flyball_controller.serving.doorway import Doorway
 from flyball_controller.serving.measures import Measures
 from flyball_controller.serving.outbox import Outbox, Unanswered, kind_of
-from flyball_controller.serving.refusals import INVALID, Refusal, refusing
+from flyball_controller.serving.refusals import INVALID, Refusal
 from flyball_controller.serving.streams import Stream, Streams, check_attach
 from flyball_core import inputs
 from flyball_core.errors import Rejected, Retryable
@@ -65,8 +67,8 @@ class AttachDoor:
         """Serve one receiver until it leaves, or must."""
         del request_iterator  # read by `context.read`, which can be waited for beside other things
         with ExitStack() as left:
-            async with refusing(context, lambda refusal: self._measures.ended(refusal.reason)):
-                who = self._doorway.caller(context, "engine", "gateway")
+            async with self._doorway.refusing(context, lambda refusal: self._measures.ended(refusal.reason)):
+                who = self._doorway.caller(context)
                 pusher = self._doorway.plane().pusher
                 self.streams.enter(who)
                 left.callback(self.streams.leave, who)  # outermost: a call that is hard to end still counts
@@ -95,7 +97,8 @@ class AttachDoor:
             check_attach(attach, who)
             self.streams.admit(stream)
         except Refusal as refusal:
-            log.warning("attach_refused", target=attach.target, pool=attach.pool, why=str(refusal), peer=context.peer())
+            target, pool = attach.target[:MAX_NAME], attach.pool[:MAX_NAME]
+            log.warning("attach_refused", target=target, pool=pool, why=str(refusal), peer=context.peer())
             raise
         # A task of its own: what was appended for a caller who has left meanwhile must be taken back.
         attaching = asyncio.create_task(pusher.attached(stream, attach))
@@ -113,7 +116,7 @@ class AttachDoor:
         said = None
         with suppress(TimeoutError):
             async with asyncio.timeout(self._times.first_word_s):
-                said = _read(await context.read())
+                said = await _said(context)
         if not isinstance(said, inputs.Attach) or not said.attached:
             wanted = f"a stream opens with an attach, within {self._times.first_word_s:g} s"
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, NO_ATTACH, wanted)
@@ -140,7 +143,9 @@ class AttachDoor:
 
     async def _listen(self, stream: Stream, context: _Context, pusher: Pusher) -> None:
         """Put what the receiver says on record, word by word, until it says farewell."""
-        while (said := _read(await context.read())) is not None:
+        while (said := await _said(context)) is not None:
+            if pause_s := stream.words.wait_s(asyncio.get_running_loop().time()):
+                await asyncio.sleep(pause_s)
             if _whose(said) != _whose(stream.attach):
                 wrong = f"this stream is of {stream.attach.target}, incarnation {stream.attach.incarnation}"
                 raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, wrong)
@@ -180,8 +185,12 @@ def _whose(said: Said) -> tuple[str, str, str, str]:
     return said.kind.value, said.pool, said.target, said.incarnation
 
 
-def _read(message: object) -> Said | None:
-    """What was said; None at the end of the stream. Raises `Rejected` for what cannot be read."""
+async def _said(context: _Context) -> Said | None:
+    """What is said next; None at the end of the stream. Raises `Rejected` for what cannot be read."""
+    try:
+        message: object = await context.read()
+    except DecodeError as error:
+        raise Rejected("a message that cannot be read") from error
     if not isinstance(message, pb.ReceiverMessage):
         return None
     if message.ByteSize() > ATTACH_BYTES:

@@ -5,7 +5,8 @@ the controller waits for. They do nothing before the log is open, and nothing on
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,14 +14,14 @@ import grpc
 
 from flyball_controller.owner import Owner
 from flyball_controller.pusher import Pusher
+from flyball_controller.serving.doorkeeper import RefusalLog
 from flyball_controller.serving.pushing import Pushing
-from flyball_controller.serving.refusals import Refusal
+from flyball_controller.serving.refusals import Refusal, refusing
 from flyball_core.errors import Retryable
 from flyball_log.interface import Log
 from flyball_service.health import Health
 from flyball_service.tls import Identity, Tls
 
-FORBIDDEN = "role"
 UNKNOWN_POOL = "unknown_pool"
 
 T = TypeVar("T")
@@ -60,10 +61,11 @@ class Plane:
 class Doorway:
     """Shared by all doors of one controller."""
 
-    def __init__(self, name: str, health: Health, tls: Tls | None) -> None:
+    def __init__(self, name: str, health: Health, tls: Tls | None, refusals: RefusalLog) -> None:
         self.name = name
         self.health = health
         self._tls = tls
+        self._refusals = refusals
         self._plane: Plane | None = None
         self._stopping = asyncio.Event()
 
@@ -103,11 +105,17 @@ class Doorway:
                 one.cancel()
             await asyncio.gather(*awaited, return_exceptions=True)
 
-    def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: str) -> Identity | None:
-        """Who calls, by certificate; None on plaintext. Raises `Refusal` if its role is none of `roles`."""
-        who = self._tls.peer(context) if self._tls is not None else None
-        if who is not None and who.role not in roles:
-            role = who.role or "no role of this trust domain"
-            said = f"this takes role {' or '.join(roles)}; the certificate says {role}"
-            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, FORBIDDEN, said)
-        return who
+    def caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity | None:
+        """Who calls, by certificate; None on plaintext. That its role may is the doorkeeper's to see to."""
+        return self._tls.peer(context) if self._tls is not None else None
+
+    def refusing(
+        self, context: grpc.aio.ServicerContext[Any, Any], note: Callable[[Refusal], None] = lambda _: None
+    ) -> AbstractAsyncContextManager[None]:
+        """As `refusals.refusing`; callers that are refused for who they are go on record."""
+
+        def noted(refusal: Refusal) -> None:
+            self._refusals.refused(context, refusal)
+            note(refusal)
+
+        return refusing(context, noted)

@@ -5,7 +5,7 @@ off the living state is read when somebody asks, and kept nowhere else.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -35,6 +35,10 @@ class Now:
     heartbeat_age_s: dict[str, float]
     """By pool of the log: age of the newest heartbeat read here, by wall clock. Leases reach only as far."""
     ignored_records: int
+    samples_waiting: dict[int, int] = field(default_factory=dict)
+    """By partition: samples appended through this controller that their owner has not read."""
+    inputs_set_aside: dict[str, int] = field(default_factory=dict)
+    """Inputs of the partitions owned that belong to no pool or cannot be read, by reason."""
 
 
 class Measures:
@@ -53,8 +57,11 @@ class Measures:
         self._acks = _counter(registry, "acks", "Directives and tables that receivers took.", "pool")
         self._nacks = _counter(registry, "nacks", "Directives and tables that receivers refused.", "pool")
         self._refused = _counter(registry, "attaches_refused", "Attach streams refused or ended from here.", "reason")
+        self._callers_refused = _counter(registry, "callers_refused", "Calls refused for who called.", "reason")
         self._orders = _counter(registry, "orders", "Operators' orders by what became of them.", "outcome")
         self._appends_refused = _counter(registry, "appends_refused", "Appends refused at the door.", "reason")
+        self._shed = _counter(registry, "frames_shed", "Frames kept out to come again later.", "reason")
+        self._reads_refused = _counter(registry, "reads_refused", "Operators' reads refused.", "reason")
         self._failures = _counter(registry, "failures", "Failures that a loop survived.", "loop")
         self.appended_records = _counter(registry, "appended_records", "Records appended for agents.")
         self.appended_bytes = _counter(registry, "appended_bytes", "Bytes appended for agents.")
@@ -79,6 +86,10 @@ class Measures:
         """An attach stream was refused or ended from here."""
         self._refused.labels(reason).inc()
 
+    def caller_refused(self, reason: str) -> None:
+        """Somebody called who is not allowed to, or in another's name."""
+        self._callers_refused.labels(reason).inc()
+
     def ordered(self, outcome: str) -> None:
         """An operator's order came to this."""
         self._orders.labels(outcome).inc()
@@ -86,6 +97,14 @@ class Measures:
     def append_refused(self, reason: str) -> None:
         """An append was refused at the door."""
         self._appends_refused.labels(reason).inc()
+
+    def shed(self, reason: str, frames: int) -> None:
+        """So many frames were kept out."""
+        self._shed.labels(reason).inc(frames)
+
+    def read_refused(self, reason: str) -> None:
+        """An operator's read was refused at the door."""
+        self._reads_refused.labels(reason).inc()
 
     def failed(self, loop: str) -> None:
         """A loop met an error and went on."""
@@ -119,6 +138,8 @@ class _Living(Collector):
         yield _gauge("partitions_owned", "Partitions in this controller's hands.", "", {"": len(now.tick_age_s)})
         yield _gauge("tick_age_seconds", "Since the last tick of a partition owned.", "partition", now.tick_age_s)
         yield _gauge("inputs_behind", "Inputs known and not stepped through.", "partition", now.inputs_behind)
+        yield _gauge("samples_waiting", "Samples appended here and not read yet.", "partition", now.samples_waiting)
+        yield _gauge("inputs_set_aside", "Inputs unreadable or of no pool.", "reason", now.inputs_set_aside)
         yield _gauge("pools", "Pools owned here, by mode.", "mode", now.pools_by_mode)
         yield _gauge("stale_pools", "Pools owned here without recent telemetry.", "", {"": now.stale_pools})
         yield _gauge("streams", "Receivers attached here.", "kind", now.streams_by_kind)

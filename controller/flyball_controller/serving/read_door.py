@@ -4,8 +4,11 @@ Changes nothing. What it tells of a pool is the state of the pool's owner, so it
 the audit is read from the log, and so is that of every pool.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -13,18 +16,34 @@ from google.protobuf.message import DecodeError
 
 from flyball_controller.owner import Owned
 from flyball_controller.serving.doorway import Doorway, Plane
-from flyball_controller.serving.refusals import Refusal, refusing
+from flyball_controller.serving.measures import Measures
+from flyball_controller.serving.refusals import Refusal
 from flyball_controller.serving.status import partition_status, pool_status
 from flyball_core.errors import OffsetGone
 from flyball_log.interface import Bounds, Log, Record, Topic
 from flyball_proto.codec import is_tick
 from flyball_proto.v1 import outputs_pb2, services_pb2 as pb
+from flyball_service.rates import Buckets
+from flyball_service.tls import Identity
 
 PAGE_BYTES = 1024 * 1024
 """A page takes no further record once it holds so much."""
 READ_AT_ONCE = 500
 WAIT_S = 10.0
 """Longest wait of a call that follows before it asks the log anew."""
+MAX_READINGS = 64
+"""Most readings of the audit at once, those that follow it included."""
+MAX_READINGS_OF_ONE = 16
+"""Most of them by one certificate."""
+LOOKS_PER_S = 50.0
+"""Looks at a status or a policy a second, by one certificate."""
+MAX_LOOKS_AT_ONCE = 200
+"""As above, after a rest."""
+MAX_LOOKERS_RATED = 1_000
+"""Certificates with a rate of their own at a time; those beyond share one."""
+
+FULL = "full"
+TOO_FAST = "rate"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,15 +51,20 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class ReadDoor:
     """Implements `OperatorReadService`."""
 
-    def __init__(self, doorway: Doorway, tick_s: float, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, doorway: Doorway, measures: Measures, tick_s: float, wall: Callable[[], float] = time.time
+    ) -> None:
         self._doorway = doorway
+        self._measures = measures
         self._tick_s = tick_s
         self._wall = wall
+        self._looks: Buckets[Identity] = Buckets(per_s=LOOKS_PER_S, at_once=MAX_LOOKS_AT_ONCE, most=MAX_LOOKERS_RATED)
+        self._readings: Counter[Identity | None] = Counter()
 
     async def Status(self, request: pb.StatusRequest, context: _Context) -> pb.StatusResponse:  # noqa: N802 - the contract's name
         """What this controller is and owns."""
-        async with refusing(context):
-            self._doorway.caller(context, "viewer", "operator")
+        async with self._doorway.refusing(context, self._refused):
+            self._look(self._doorway.caller(context))
             plane, health = self._doorway.plane(), self._doorway.health
             if request.pool:
                 plane.must_know(request.pool)
@@ -62,8 +86,8 @@ class ReadDoor:
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: _Context) -> pb.GetPolicyResponse:  # noqa: N802 - as above
         """The policy document in force."""
-        async with refusing(context):
-            self._doorway.caller(context, "viewer", "operator")
+        async with self._doorway.refusing(context, self._refused):
+            self._look(self._doorway.caller(context))
             plane = self._doorway.plane()
             plane.must_know(request.pool)
             for owned in _held(plane):
@@ -76,8 +100,8 @@ class ReadDoor:
 
     async def Decisions(self, request: pb.DecisionsRequest, context: _Context) -> AsyncIterator[pb.DecisionsPage]:  # noqa: N802 - as above
         """The audit of a pool or a partition, page by page."""
-        async with refusing(context):
-            self._doorway.caller(context, "viewer", "operator")
+        async with self._doorway.refusing(context, self._refused):
+            who = self._doorway.caller(context)
             plane = self._doorway.plane()
             if request.follow and (request.last or request.before_offset):
                 said = "`follow` goes with neither `last` nor `before_offset`: what comes has no end yet"
@@ -87,8 +111,33 @@ class ReadDoor:
             elif request.partition >= plane.log.partitions:
                 said = f"there are partitions 0 to {plane.log.partitions - 1}"
                 raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", said)
-            async for page in self._pages(plane.log, request):
-                yield page
+            with self._reading(who):
+                async for page in self._pages(plane.log, request):
+                    yield page
+
+    def _look(self, who: Identity | None) -> None:
+        """Raise `Refusal` if this certificate looks too often; on plaintext nobody can be told from another."""
+        now_s = asyncio.get_running_loop().time()
+        if who is not None and not self._looks.of(who, now_s).take(1, now_s):
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_FAST, f"more than {LOOKS_PER_S:g} looks a second")
+
+    @contextmanager
+    def _reading(self, who: Identity | None) -> Iterator[None]:
+        """Count a reading of the audit while it lasts; raises `Refusal` for one too many."""
+        too_many = who is not None and self._readings[who] >= MAX_READINGS_OF_ONE
+        if too_many or self._readings.total() >= MAX_READINGS:
+            said = f"{MAX_READINGS} readings are open, or {MAX_READINGS_OF_ONE} of one certificate: come again"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, FULL, said)
+        self._readings[who] += 1
+        try:
+            yield
+        finally:
+            self._readings[who] -= 1
+            if not self._readings[who]:
+                del self._readings[who]
+
+    def _refused(self, refusal: Refusal) -> None:
+        self._measures.read_refused(refusal.reason)
 
     async def _pages(self, log: Log, request: pb.DecisionsRequest) -> AsyncIterator[pb.DecisionsPage]:
         """Pages up to the end as it is now, and on from there if asked to follow; the first one even if it is empty.

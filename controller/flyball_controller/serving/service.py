@@ -22,6 +22,7 @@ from flyball_controller.owner import Owner
 from flyball_controller.pusher import Pusher
 from flyball_controller.serving.append_door import AppendDoor
 from flyball_controller.serving.attach_door import AttachDoor, AttachTimes
+from flyball_controller.serving.doorkeeper import Doorkeeper, RefusalLog
 from flyball_controller.serving.doorway import Doorway, Plane
 from flyball_controller.serving.measures import Measures, Now
 from flyball_controller.serving.pushing import Pushing
@@ -35,6 +36,8 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import OwnerId, PoolId
 from flyball_core.inputs import PolicyText
 from flyball_log import Log, join
+from flyball_log.interface import Topic
+from flyball_log.opening import is_kafka
 from flyball_policies.reading import read_document
 from flyball_proto.v1 import services_pb2_grpc as rpc
 from flyball_service.channels import grpc_server
@@ -107,8 +110,11 @@ class _Controller:
         self._measures = Measures(self._registry, self._now)
         tls = Tls(config.tls, role="controller", name=self._name) if config.tls is not None else None
         self._tls = tls
-        self._doorway = Doorway(self._name, self._health, tls)
+        refusals = RefusalLog(self._measures.caller_refused)
+        self._doorkeeper = Doorkeeper(tls, refusals)
+        self._doorway = Doorway(self._name, self._health, tls, refusals)
         self._attach_door = AttachDoor(self._doorway, self._measures, parts.times)
+        self._append_door = AppendDoor(self._doorway, self._measures, self._late_s)
         self._plane: Plane | None = None
         self._sharing: Sharing | None = None
         self._desk: SlowDesk | None = None
@@ -116,7 +122,9 @@ class _Controller:
     async def run(self, stop: asyncio.Event, started: Callable[[ControllerAddresses], None]) -> None:
         http = await serve_http(self._own.http, self._registry, self._health)
         try:
-            server, port = await grpc_server(self._own.listen, self._tls, self._add_services)
+            server, port = await grpc_server(
+                self._own.listen, self._tls, self._add_services, interceptors=[self._doorkeeper]
+            )
             try:
                 started(ControllerAddresses(grpc=_at(self._own.listen, port), http=_at(self._own.http, http.port)))
                 log.info("doors_open", controller=self._name, grpc=port, http=http.port)
@@ -154,6 +162,7 @@ class _Controller:
             measures=self._measures,
             tick_s=self._own.tick_s,
             policies=self._policies,
+            inherited=await _ends(where),
             desk=self._desk,
         )
         self._sharing = Sharing(await join(where), self._health, lambda number, ours: Tenure(number, office, ours))
@@ -185,12 +194,17 @@ class _Controller:
         doorway, measures = self._doorway, self._measures
         # The stubs' types are of the blocking kind; what is given here is called by an aio server.
         rpc.add_AttachServiceServicer_to_server(cast("rpc.AttachServiceServicer", self._attach_door), server)
-        append = AppendDoor(doorway, measures)
-        rpc.add_AppendServiceServicer_to_server(cast("rpc.AppendServiceServicer", append), server)
-        read = ReadDoor(doorway, self._own.tick_s)
+        rpc.add_AppendServiceServicer_to_server(cast("rpc.AppendServiceServicer", self._append_door), server)
+        read = ReadDoor(doorway, measures, self._own.tick_s)
         rpc.add_OperatorReadServiceServicer_to_server(cast("rpc.OperatorReadServiceServicer", read), server)
         write = WriteDoor(doorway, measures)
         rpc.add_OperatorWriteServiceServicer_to_server(cast("rpc.OperatorWriteServiceServicer", write), server)
+
+    def _late_s(self, partition: int) -> float:
+        """How late the next tick of a partition is; 0 for one that is not being ticked here."""
+        tenures = self._sharing.tenures if self._sharing is not None else []
+        ages_s = [tenure.tick_age_s() for tenure in tenures if tenure.ticked and tenure.partition == partition]
+        return max([age_s - self._own.tick_s for age_s in ages_s], default=0.0)
 
     def _now(self) -> Now:
         """The living state in numbers."""
@@ -207,7 +221,16 @@ class _Controller:
             streams_by_kind=dict(self._attach_door.streams.by_kind()),
             heartbeat_age_s={} if pusher is None else {p: wall_s - beat.wall_s for p, beat in pusher.beats.items()},
             ignored_records=pusher.ignored if pusher is not None else 0,
+            samples_waiting=self._append_door.waiting() if self._plane is not None else {},
+            inputs_set_aside=dict(sum((Counter(one.state.counts) for one in owned), Counter[str]())),
         )
+
+
+async def _ends(where: Log) -> Mapping[int, int]:
+    """Where each partition's inputs end now, of an embedded log, which nobody else writes."""
+    if is_kafka(where.where):
+        return {}
+    return {number: (await where.bounds(Topic.INPUTS, number)).end for number in range(where.partitions)}
 
 
 def read_policies(own: ControllerConfig) -> Mapping[str, PolicyText]:

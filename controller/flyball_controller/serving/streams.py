@@ -13,17 +13,22 @@ from dataclasses import dataclass, field
 import grpc
 
 from flyball_controller.machine.admission import MAX_NAME, fits
-from flyball_controller.serving.doorway import FORBIDDEN
+from flyball_controller.serving.doorkeeper import FORBIDDEN
 from flyball_controller.serving.outbox import Outbox
 from flyball_controller.serving.refusals import INVALID, Refusal
 from flyball_core.inputs import Attach
 from flyball_proto.codec import Pushed
+from flyball_service.rates import Bucket
 from flyball_service.tls import Identity
 
 MAX_STREAMS = 4_096
 """Most streams at once, those that end included."""
 MAX_STREAMS_OF_ONE = 16
 """Most of them by one certificate; on plaintext nobody can be told from another."""
+WORDS_PER_S = 50.0
+"""What one receiver says is read so often a second. What it says beyond waits in its own connection: no ack is lost."""
+MAX_WORDS_AT_ONCE = 200
+"""As above, after a rest."""
 
 FULL = "full"
 ALREADY_ATTACHED = "already_attached"
@@ -37,6 +42,8 @@ class Stream:
     attach: Attach
     """As it said last."""
     outbox: Outbox
+    words: Bucket = field(default_factory=lambda: Bucket(per_s=WORDS_PER_S, at_once=MAX_WORDS_AT_ONCE))
+    """How fast it is listened to."""
     ending: asyncio.Future[Refusal] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Why it is to end, once it is."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)

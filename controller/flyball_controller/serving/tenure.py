@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import structlog
@@ -78,6 +78,8 @@ class Office:
     tick_s: float
     policies: Mapping[str, PolicyText]
     """By pool, what is put on record where no policy is in force."""
+    inherited: Mapping[int, int] = field(default_factory=dict)
+    """By partition, where an embedded log's inputs ended before this process opened its doors; empty with Kafka."""
     desk: SlowDesk | None = None
     late_s: float = 5.0
     """After so long without a tick, what came in is read before the next."""
@@ -174,16 +176,19 @@ class Tenure:
 
     async def _begin(self, owned: Owned) -> None:
         """Put on record, before the first tick, what this controller knows and the log does not."""
-        if not is_kafka(self._office.log.where):
-            await self._say_farewells(owned)
+        await self._say_farewells(owned)
         await self._declare(owned)
 
     async def _say_farewells(self, owned: Owned) -> None:
-        """Of an embedded log this is the only controller: who was attached to the one before is attached no more."""
+        """Of an embedded log this is the only controller: who was attached to the one before is attached no more.
+
+        Whoever attached since the doors opened is attached to us, and that may well be before our first tick.
+        """
+        before = self._office.inherited.get(self.partition, 0)
         farewells = [
             Entry(name.encode(), encode_input(one))
             for name, pool in owned.state.pools.items()
-            for one in left_behind(pool)
+            for one in left_behind(pool, before)
         ]
         if farewells:
             await self._office.log.append(Topic.INPUTS, self.partition, farewells)

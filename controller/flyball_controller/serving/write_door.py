@@ -6,7 +6,8 @@ Decides nothing: what is refused here could not be followed by any owner.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -15,13 +16,14 @@ import structlog
 from flyball_controller.serving.checked_orders import Said, check_order, signed
 from flyball_controller.serving.doorway import Doorway
 from flyball_controller.serving.measures import Measures
-from flyball_controller.serving.refusals import refusing
+from flyball_controller.serving.refusals import Refusal
 from flyball_core.errors import FlyballError, Rejected
 from flyball_core.inputs import Malformed, Order, OverrideClear, OverrideSet, PolicyText, Rebase
 from flyball_core.outputs import DecisionRecord, RecordKind
 from flyball_log.interface import Entry, Log, Topic
 from flyball_proto.codec import decode_audit, decode_input, encode_input
 from flyball_proto.v1 import inputs_pb2, services_pb2 as pb
+from flyball_service.rates import Buckets
 
 log = structlog.get_logger()
 
@@ -29,6 +31,18 @@ LONGEST_S = 10.0
 """Longest wait for an owner's answer."""
 MARGIN_S = 0.5
 """What is left of the call's deadline for the way back."""
+ORDERS_PER_S = 5.0
+"""Orders of one author a second."""
+MAX_ORDERS_AT_ONCE = 100
+"""Orders of one author after a rest."""
+ORDER_BYTES = 4 * 1024
+"""A longer text counts as so many orders, for judging it takes its time."""
+MAX_AUTHORS_RATED = 1_000
+"""Authors with a rate of their own at a time; those beyond share one."""
+MAX_ORDERS_UNDER_WAY = 64
+"""Most orders that wait for their owner's answer at once, of all authors."""
+
+TOO_MANY = "too_many"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,6 +54,8 @@ class WriteDoor:
         self._doorway = doorway
         self._measures = measures
         self._wall = wall
+        self._rates: Buckets[str] = Buckets(per_s=ORDERS_PER_S, at_once=MAX_ORDERS_AT_ONCE, most=MAX_AUTHORS_RATED)
+        self._under_way = 0
 
     async def SetOverride(self, request: inputs_pb2.OverrideSet, context: _Context) -> pb.WriteResponse:  # noqa: N802 - the contract's name
         """Pin a knob."""
@@ -62,19 +78,34 @@ class WriteDoor:
         return await self._write(inputs_pb2.InputRecord(rebase=request), context)
 
     async def _write(self, record: inputs_pb2.InputRecord, context: _Context) -> pb.WriteResponse:
-        async with refusing(context, lambda refusal: self._measures.ordered(refusal.reason)):
-            who = self._doorway.caller(context, "operator")
+        async with self._doorway.refusing(context, lambda refusal: self._measures.ordered(refusal.reason)):
+            who = self._doorway.caller(context)
             plane = self._doorway.plane()
             said = signed(_read(record), who.name if who is not None else None)
             check_order(said, self._wall())
             plane.must_know(said.pool)
             left_s = context.time_remaining()
             wait_s = max(0.0, min(LONGEST_S, (LONGEST_S if left_s is None else left_s) - MARGIN_S))
-            answer = await self._give(plane.log, said, wait_s)
+            with self._room(said):
+                answer = await self._give(plane.log, said, wait_s)
             outcome = pb.WriteOutcome.Name(answer.outcome).removeprefix("WRITE_OUTCOME_").lower()
             self._measures.ordered(outcome)
             log.info("order_given", pool=said.pool, author=said.author, outcome=outcome, summary=answer.summary)
             return answer
+
+    @contextmanager
+    def _room(self, said: Said) -> Iterator[None]:
+        """Count an order while it is under way; raises `Refusal` for one too many."""
+        cost = 1 + (len(said.text) // ORDER_BYTES if isinstance(said, PolicyText) else 0)
+        now_s = asyncio.get_running_loop().time()
+        if self._under_way >= MAX_ORDERS_UNDER_WAY or not self._rates.of(said.author, now_s).take(cost, now_s):
+            why = f"more orders at once than are taken, or more than {ORDERS_PER_S:g} a second of {said.author}"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY, f"{why}: come again")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     async def _give(self, where: Log, said: Said, wait_s: float) -> pb.WriteResponse:
         """Put an order on record and wait for its pool's owner to answer it."""

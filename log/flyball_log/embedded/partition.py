@@ -19,7 +19,8 @@ _ATTEMPTS = 5
 
 def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
     """The segments of a folder in order, and those that a compacted one has superseded."""
-    names = sorted(name for file in folder.iterdir() if (name := SegmentName.of(file.name)))
+    found = [name for file in folder.iterdir() if (name := SegmentName.of(file.name))]
+    names = sorted(found, key=lambda name: name.place)
     compacted = [name for name in names if name.covers is not None]
     gone = [name for name in names if any(other.supersedes(name) for other in compacted)]
     return [name for name in names if name not in gone], gone

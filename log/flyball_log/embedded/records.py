@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from flyball_log.interface import Entry, Record
-from flyball_log.limits import MAX_KEY_BYTES, MAX_RECORD_BYTES
+from flyball_log.limits import MAX_KEY_BYTES, MAX_OFFSET, MAX_RECORD_BYTES
 
 HEADER = struct.Struct("<I2sHIIQ")
 _AFTER_CRC = struct.Struct("<2sHIIQ")
@@ -81,6 +81,8 @@ def parse(buffer: bytes, at: int, start: int, limit: int, into: list[Record]) ->
     (rather than cut off by the buffer's end).
     """
     view, size, unpack, header = memoryview(buffer), len(buffer), HEADER.unpack_from, HEADER.size
+    # A block that stands in the file twice must not be read twice.
+    least = into[-1].offset + 1 if into else 0
     while len(into) < limit and size - at >= header:
         crc, magic, key_size, value_size, _, offset = unpack(buffer, at)
         key_at = at + header
@@ -90,8 +92,9 @@ def parse(buffer: bytes, at: int, start: int, limit: int, into: list[Record]) ->
             return at, True
         if end > size:
             return at, False
-        if crc32(view[at + 4 : end]) != crc:
+        if crc32(view[at + 4 : end]) != crc or not least <= offset <= MAX_OFFSET:
             return at, True
+        least = offset + 1
         if offset >= start:
             value = None if value_size == _TOMBSTONE else buffer[value_at:end]
             into.append(Record(offset, buffer[key_at:value_at], value))
@@ -107,7 +110,10 @@ def locate(buffer: bytes, at: int) -> Located | None:
     tombstone = value_size == _TOMBSTONE
     key_at = at + HEADER.size
     end = key_at + key_size + (0 if tombstone else value_size)
-    if magic != _MAGIC or end > len(buffer) or crc32(memoryview(buffer)[at + 4 : end]) != crc:
+    # Sizes before checksums: what looks like a header within a damaged value must not cost a pass over the rest.
+    if magic != _MAGIC or key_size > MAX_KEY_BYTES or end - key_at > MAX_RECORD_BYTES + MAX_KEY_BYTES:
+        return None
+    if end > len(buffer) or offset > MAX_OFFSET or crc32(memoryview(buffer)[at + 4 : end]) != crc:
         return None
     return Located(offset, batch, end, buffer[key_at : key_at + key_size], tombstone)
 

@@ -15,15 +15,15 @@ from flyball_core.errors import LogCorrupt
 from flyball_log.embedded.records import Damage, parse
 from flyball_log.embedded.scanning import Scan, scan
 from flyball_log.interface import Record
-from flyball_log.limits import MAX_RECORD_BYTES
+from flyball_log.limits import MAX_OFFSET, MAX_RECORD_BYTES
 
-_NAME = re.compile(r"(\d{20})(?:-(\d{20}))?\.seg")
+_NAME = re.compile(r"([0-9]{20})(?:-([0-9]{20}))?\.seg")
 _MOST_BYTES = 4 * 1024 * 1024
 """One read takes at most about so much."""
 _LEAST_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class SegmentName:
     """First offset, and for a compacted segment the offset after those it stands for."""
 
@@ -34,7 +34,14 @@ class SegmentName:
     def of(cls, file: str) -> "SegmentName | None":
         """What a file's name says; None if it is no segment."""
         match = _NAME.fullmatch(file)
-        return cls(int(match[1]), int(match[2]) if match[2] else None) if match else None
+        if match is None or max(int(part) for part in match.groups("0")) > MAX_OFFSET:
+            return None
+        return cls(int(match[1]), int(match[2]) if match[2] else None)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What segments are sorted by: the one that compaction wrote stands behind the first it was made from."""
+        return self.base, self.covers or 0
 
     def supersedes(self, other: "SegmentName") -> bool:
         """Whether this compacted segment was made from `other`."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from struct import Struct
 from zlib import crc32
 
+from flyball_log.limits import MAX_OFFSET
+
 _FORM = Struct("<QI")
 _NAME = "synced"
 
@@ -42,4 +44,4 @@ def synced_end(folder: Path) -> int:
     if len(data) != _FORM.size:
         return 0
     end, crc = _FORM.unpack(data)
-    return int(end) if crc == crc32(end.to_bytes(8, "little")) else 0
+    return int(end) if crc == crc32(end.to_bytes(8, "little")) and end <= MAX_OFFSET else 0

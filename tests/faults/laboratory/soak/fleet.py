@@ -38,6 +38,12 @@ guard: {raise_dwell: 5s}
 _SCRIPT = Path(__file__).resolve().parents[4] / "scripts" / "kafka_broker.py"
 
 
+def engines_of(receivers: str) -> tuple[str, ...]:
+    """The engines of one process of receivers: those that the agent of the same number tells of."""
+    agent = AGENTS[RECEIVERS.index(receivers)]
+    return tuple(f"{agent}-{POOL}-{number}" for number in range(RECEIVERS_EACH))
+
+
 @dataclass(slots=True)
 class Broker:
     """A Kafka of the soak's own, by the project's script."""
@@ -122,7 +128,7 @@ class SoakFleet:
             )
         self._agents()
         for name in RECEIVERS:
-            engines = ",".join(f"{name}-{number}" for number in range(RECEIVERS_EACH))
+            engines = ",".join(engines_of(name))
             self.actors.add(
                 name,
                 *("--controllers", ",".join(self.through.get(name, self._controllers())), "--engines", engines),
@@ -149,6 +155,7 @@ class SoakFleet:
             self.actors.add(
                 name,
                 *("--config", str(file), "--record", str(self.record)),
+                *("--pools", POOL, "--engines", str(RECEIVERS_EACH)),
                 module="laboratory.lab_agent",
             )
 

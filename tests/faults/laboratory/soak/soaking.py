@@ -14,10 +14,6 @@ from flyball_agents.gateway.lanes import LANE_HEADER
 from flyball_cli.live_traffic import BULK, REALTIME, Kind, Traffic, TrafficPhase, plan
 from flyball_cli.operating.connection import Connection
 from flyball_cli.operating.fleet import Fleet
-from flyball_controller.fingerprint import own_fingerprint
-from flyball_controller.machine import standard_seams
-from flyball_controller.replay import replay_log
-from flyball_log.interface import Topic
 from flyball_log.kafka import create_topics, settings_for
 from flyball_log.opening import open_log
 from laboratory.checker import judge
@@ -34,13 +30,14 @@ from laboratory.soak.fleet import (
     MODEL,
     POOL,
     RECEIVERS,
-    RECEIVERS_EACH,
     Broker,
     SoakFleet,
+    engines_of,
 )
 from laboratory.soak.report import Judged, Served, Soaked
 from laboratory.soak.rounds import CUTTABLE, Operator, Rounds, schedule_of
 from laboratory.soak.watching import Watch
+from laboratory.verdict import Promise
 
 LOOK_EVERY_S = 10.0
 START_S = 90.0
@@ -103,7 +100,7 @@ class _Soaking:
     async def _soak(
         self, minutes: float, fleet: SoakFleet, asked: Fleet, lines: dict[str, tuple[Proxy, ...]]
     ) -> Soaked:
-        receivers = tuple(f"{name}-{number}" for name in RECEIVERS for number in range(RECEIVERS_EACH))
+        receivers = tuple(engine for name in RECEIVERS for engine in engines_of(name))
         rounds = Rounds(
             stage=self._stage(lines),
             fleet=asked,
@@ -192,18 +189,14 @@ async def judge_all(where: str, record: Path) -> tuple[Judged, int]:
     log = await open_log(where, read_only=True)
     try:
         verdict = await judge(read_record(record), log)
-        replayed = await replay_log(log, standard_seams, own_fingerprint())
-        inputs = sum([(await log.bounds(Topic.INPUTS, number)).end for number in range(log.partitions)])
     finally:
         await log.close()
-    differences = "; ".join(f"{one.where}: {one.what}" for one in replayed.differences[:3])
-    return (
-        Judged(
-            lost=verdict.lost,
-            unexpected=verdict.unexpected,
-            recovered=len(verdict.recovered),
-            broken=verdict.broken,
-            replay=f"{replayed.verdict.value} {differences}".strip(),
-        ),
-        inputs,
+    replay = verdict[Promise.REPLAY]
+    judged = Judged(
+        lost=verdict.lost,
+        unexpected=verdict.unexpected,
+        recovered=len(verdict.recovered),
+        broken=verdict.broken,
+        replay="different" if replay.lost or replay.unexpected else "identical",
     )
+    return judged, verdict.looked_at["inputs"]

@@ -1,0 +1,205 @@
+"""A TCP proxy between two parts, in the test's own process: it cuts, heals, delays, corrupts and counts.
+
+What passes is bytes, so TLS passes too, and a byte that is changed is noticed by whoever checks it. A cut is a
+black hole, as of a switch that is gone: both ends stay connected to nothing, and hear nothing of it. A reset is
+a peer that is gone: both ends are told. It refuses to know what is said.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Self
+
+from flyball_core.addresses import split_address
+
+CHUNK_BYTES = 65_536
+MOST_CHUNKS = 64
+"""Chunks of one direction that wait in here; then its sender has to."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+_Chunk = tuple[float, bytes]
+"""When it came, by the loop's clock, and what; no bytes for the end of the direction."""
+
+
+class Weather:
+    """What befalls the bytes of a connection, or of all of them."""
+
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+        self.to_corrupt = 0
+        """So many of the chunks that pass next have a bit of their last byte flipped."""
+        self._whole = asyncio.Event()
+        self._whole.set()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing passes."""
+        return not self._whole.is_set()
+
+    def cut(self) -> None:
+        """Let nothing pass any more, and tell nobody."""
+        self._whole.clear()
+
+    def delay(self, seconds: float) -> None:
+        """Have each chunk go on so long after it came, either way."""
+        self.delay_s = seconds
+
+    def heal(self) -> None:
+        """Let pass what has waited, and all that comes, without delay."""
+        self.delay_s = 0.0
+        self._whole.set()
+
+    async def passable(self) -> None:
+        """Wait until it is not cut."""
+        await self._whole.wait()
+
+    def touched(self, chunk: bytes) -> bytes:
+        """The chunk as it goes on."""
+        if not self.to_corrupt:
+            return chunk
+        self.to_corrupt -= 1
+        return chunk[:-1] + bytes([chunk[-1] ^ 1])
+
+
+class Connection(Weather):
+    """One connection through the proxy; what befalls it comes on top of what befalls all."""
+
+    def __init__(self, everywhere: Weather, caller: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self.up_bytes = 0
+        """From caller to callee, so far."""
+        self.down_bytes = 0
+        self._everywhere = everywhere
+        self._writers = [caller]
+
+    def reset(self) -> None:
+        """End it so that both ends are told at once."""
+        for writer in self._writers:
+            held = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):  # it has ended already
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            writer.transport.abort()
+
+    async def run(self, caller: asyncio.StreamReader, address: str) -> None:
+        """Carry bytes until both directions have ended, or either end is gone."""
+        host, port = split_address(address)
+        await self._passable()
+        reader, writer = await asyncio.open_connection(host, port)
+        self._writers.append(writer)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._carry(caller, writer, up=True))
+            tasks.create_task(self._carry(reader, self._writers[0], up=False))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        waiting: asyncio.Queue[_Chunk] = asyncio.Queue(MOST_CHUNKS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_take_in(reader, waiting))
+            tasks.create_task(self._hand_on(waiting, writer, up=up))
+
+    async def _hand_on(self, waiting: asyncio.Queue[_Chunk], writer: asyncio.StreamWriter, *, up: bool) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            came_s, chunk = await waiting.get()
+            await asyncio.sleep(came_s + self.delay_s + self._everywhere.delay_s - loop.time())
+            await self._passable()
+            if not chunk:
+                writer.write_eof()
+                return
+            writer.write(self.touched(self._everywhere.touched(chunk)))
+            await writer.drain()
+            self.up_bytes += len(chunk) if up else 0
+            self.down_bytes += 0 if up else len(chunk)
+
+    async def _passable(self) -> None:
+        while self.is_cut or self._everywhere.is_cut:
+            await self.passable()
+            await self._everywhere.passable()
+
+
+class Proxy(Weather):
+    """Listens at `address` and carries every connection to HOST:PORT. Use `async with`, or `start` and `close`."""
+
+    def __init__(self, callee: str) -> None:
+        super().__init__()
+        self.callee = callee
+        self.connections: list[Connection] = []
+        """Those that are open, the oldest first."""
+        self.accepted = 0
+        """Connections that came, ever."""
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """Where to connect instead of the callee; the same for as long as it lives."""
+        return f"127.0.0.1:{self._port}"
+
+    @classmethod
+    async def start(cls, callee: str) -> Self:
+        """One that listens."""
+        return await cls(callee).__aenter__()
+
+    async def close(self) -> None:
+        """End everything at once."""
+        await self.refuse()
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End everything at once."""
+        await self.close()
+
+    async def refuse(self) -> None:
+        """End all connections so that both ends are told, and take no new ones until `accept`."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+        self.reset()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def accept(self) -> None:
+        """Take connections again, at the same address."""
+        if self._server is None:
+            await self._listen()
+
+    def reset(self) -> None:
+        """End all connections so that both ends are told; new ones are taken."""
+        for connection in list(self.connections):
+            connection.reset()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._came, "127.0.0.1", self._port, backlog=4_096)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._connected(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, writer)
+        self.connections.append(connection)
+        self.accepted += 1
+        try:
+            await connection.run(reader, self.callee)
+        except* OSError:  # an end is gone; the other is told
+            pass
+        finally:
+            self.connections.remove(connection)
+            connection.reset()
+
+
+async def _take_in(reader: asyncio.StreamReader, waiting: asyncio.Queue[_Chunk]) -> None:
+    loop = asyncio.get_running_loop()
+    while chunk := await reader.read(CHUNK_BYTES):
+        await waiting.put((loop.time(), chunk))
+    await waiting.put((loop.time(), b""))

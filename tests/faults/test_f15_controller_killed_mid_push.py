@@ -1,0 +1,127 @@
+"""Fault 15: the controller of an embedded log is killed in the middle of a storm of changing orders, again and again."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import grpc
+import pytest
+
+from harness.controller_calls import apply_policy
+from laboratory.fleet import POLICY, Fleet, events
+from laboratory.processes import Actor, Actors, until
+from laboratory.record import read_record
+from laboratory.scale import full, report, scaled
+
+KILLS = scaled(25, 500)
+SEED = 15
+ENGINES = tuple(f"e{number}" for number in range(6))
+CONVERGES_S = 10.0
+UP_S = 60.0
+"""Longest start of a controller's process on a machine that is busy; no promise."""
+CALM_S = 0.3
+"""Between two looks at the fleet."""
+
+
+@dataclass(slots=True)
+class Storm:
+    """Operators who pin every engine's cap anew as fast as they are answered, and change the policy besides."""
+
+    fleet: Fleet
+    random: random.Random
+    caps: dict[str, int] = field(default_factory=dict)
+    """By engine, the last order that was said to be taken."""
+    orders: int = 0
+    unanswered: dict[str, set[int]] = field(default_factory=dict)
+    """By engine, orders since then whose fate nobody told: they may be on record, or not."""
+
+    async def blow(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as operators:
+            for engine in ENGINES:
+                operators.create_task(self._pin(engine))
+            operators.create_task(self._change_policy())
+
+    async def _pin(self, engine: str) -> None:
+        while True:
+            cap = self.random.randrange(40, 64)
+            self.unanswered.setdefault(engine, set()).add(cap)
+            if await self.fleet.order("c1", engine, cap) == "taken":
+                self.caps[engine] = cap
+                self.unanswered[engine].clear()
+                self.orders += 1
+            else:
+                await asyncio.sleep(0.05)
+
+    async def _change_policy(self) -> None:
+        while True:
+            text = POLICY.replace("128", str(self.random.randrange(100, 128)))
+            try:
+                await apply_policy(self.fleet.doors["c1"][0], text, within_s=2.0)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
+
+    def standing(self, engine: str) -> set[int]:
+        """The caps that the engine may hold in the end: the one last said to be taken, or a later one."""
+        return {self.caps[engine]} | self.unanswered.get(engine, set())
+
+
+async def all_attached(fleet: Fleet) -> bool:
+    """Whether the owner knows every engine."""
+    pool = await fleet.pool()
+    return pool is not None and len(ENGINES) == sum(one.attached for one in pool.targets)
+
+
+async def killed_and_back(controller: Actor, chance: random.Random) -> float:
+    """Killed, and started again at once; one time in five killed once more before it is quite there. When it started."""
+    controller.kill()
+    if chance.random() < 0.2:
+        controller.start()
+        await asyncio.sleep(chance.uniform(0.0, 2.0))
+        controller.kill()
+    started_s = time.time()
+    controller.start()
+    return started_s
+
+
+async def converged_s(fleet: Fleet, controller: Actor, storm: Storm, started_s: float) -> float:
+    """Seconds from the takeover until all engines hold what is ordered. AssertionError if that takes too long."""
+    def taken() -> list[float]:
+        return [at_s for at_s, _ in events(controller.lines, "partition_taken") if at_s >= started_s]
+
+    [taken_s] = await until("the next claim", taken, UP_S)
+    caps = await fleet.settles(ENGINES, CONVERGES_S + taken_s - time.time())
+    assert all(caps[engine] in storm.standing(engine) for engine in ENGINES), f"{caps} of {storm}"
+    return time.time() - taken_s
+
+
+@pytest.mark.timeout(3600 if full() else 240)
+async def test_f15_a_controller_killed_at_25_random_points_mid_push_500_in_full_is_converged_10_s_after_takeover(
+    tmp_path: Path,
+) -> None:
+    """No version is ever taken that is not newer, no order once taken is lost, and no engine is left behind."""
+    print(f"seed {SEED}")
+    chance = random.Random(SEED)
+    took_s: list[float] = []
+    with Actors(tmp_path) as actors:
+        fleet = Fleet(actors, "log", tick_s=0.1)
+        controller = fleet.controller("c1")
+        controller.start()
+        fleet.engines("engines", ENGINES, frames=True).start()
+        storm = Storm(fleet, chance)
+        await until("every engine", lambda: all_attached(fleet), UP_S)
+        while len(took_s) < KILLS:
+            blowing = asyncio.create_task(storm.blow())
+            await asyncio.sleep(chance.uniform(0.05, 1.2))
+            started_s = await killed_and_back(controller, chance)
+            blowing.cancel()
+            await asyncio.gather(blowing, return_exceptions=True)
+            took_s.append(await converged_s(fleet, controller, storm, started_s))
+        assert 0 == controller.stop()
+        actors.all["engines"].stop()
+    report("f15", kills=len(took_s), p50_s=median(took_s), max_s=max(took_s), orders=storm.orders)
+    print(sorted(took_s), storm.orders, len(read_record(fleet.record).applied))
