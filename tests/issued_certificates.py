@@ -7,7 +7,6 @@ from unittest.mock import patch
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from flyball_cli import issuing
 from flyball_cli.issuing import Terms, Wanted, issue, make_authority, read_authority
 from flyball_service.config import TRUST_DOMAIN, TlsConfig
 from flyball_service.tls import Tls
@@ -29,7 +28,7 @@ def certify(
 def certify_server(folder: Path, role: str, name: str) -> Path:
     """A certificate of some role whose authority lets it serve, as careless authorities do; its folder."""
     careless = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    with patch.object(issuing.x509, "ExtendedKeyUsage", lambda _: careless):
+    with patch.object(x509, "ExtendedKeyUsage", lambda _: careless):
         return certify(folder, role, name)
 
 

@@ -14,6 +14,7 @@ from flyball_agents.attaching import Attacher, AttachState
 _LABELS = ("target",)
 _TOTALS: dict[str, tuple[str, Callable[[Attacher], int]]] = {
     "streams": ("Attach streams opened.", lambda one: one.status.streams),
+    "streams_renewed": ("Streams exchanged for renewed certificates.", lambda one: one.status.renewals),
     "attaches_refused": ("Attaches that a controller refused.", lambda one: one.status.refusals),
     "streams_silent": ("Streams left because nothing came on them.", lambda one: one.status.silences),
     "attach_failures": ("Streams that ended, and places not reached.", lambda one: one.status.failures),

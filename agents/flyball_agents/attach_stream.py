@@ -33,9 +33,12 @@ _MOST_WORDS = 300
 
 
 class GrpcStream:
-    """One call of `AttachService.Attach` on a channel of its own."""
+    """One call of `AttachService.Attach` on a channel of its own; raises `FlyballError` if there can be none."""
 
-    def __init__(self, own: grpc.aio.Channel) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
+        self._tls = tls
+        self._shown = tls.renewals() if tls is not None else 0
+        own = channel(address, tls, receive_bytes=ATTACH_BYTES)
         # The stub's type is the blocking one; on an aio channel it gives aio calls.
         attach = cast("Callable[[], _Call]", AttachServiceStub(own).Attach)
         self._channel = own
@@ -63,6 +66,10 @@ class GrpcStream:
         self._call.cancel()
         await self._channel.close(None)
 
+    def outdated(self) -> bool:
+        """Whether the certificates were renewed since; also warns of those that are about to expire."""
+        return self._tls is not None and self._tls.renewals() != self._shown
+
 
 class _GrpcStreams:
     """Streams with one set of certificates, or in plaintext."""
@@ -72,8 +79,7 @@ class _GrpcStreams:
 
     def __call__(self, place: Place) -> GrpcStream:
         """A stream; raises `FlyballError` if there can be none."""
-        own = channel(place.address, self._tls, receive_bytes=ATTACH_BYTES)
-        return GrpcStream(own)
+        return GrpcStream(place.address, self._tls)
 
     def check(self, address: str) -> None:
         """Raise `Rejected` if HOST:PORT is malformed, or plaintext would leave this machine."""

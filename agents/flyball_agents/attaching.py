@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from flyball_agents.conversing import Conversation
+from flyball_agents.easing import Phase
 from flyball_agents.receiver import Receiver
 from flyball_core.addresses import split_address
 from flyball_core.errors import FlyballError, Rejected, Retryable
@@ -31,6 +32,7 @@ from flyball_service.channels import Backoff
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _ATTACHED = "attached"
+_LEAST_REST_S = 0.01  # a timer may go off a little early
 _MOST_PLACES = 64  # of one round; a name that resolves to more is tried in part
 
 
@@ -40,7 +42,7 @@ class Place(NamedTuple):
     address: str
     """IP:PORT."""
     host: str
-    """The name it was looked up by, which its certificate has to bear."""
+    """The name it was looked up by."""
 
 
 class AttachRefused(Rejected):
@@ -60,6 +62,10 @@ class Stream(Protocol):
 
     async def close(self) -> None:
         """Break off, at once."""
+        ...
+
+    def outdated(self) -> bool:
+        """Whether our certificates were renewed since it was opened."""
         ...
 
 
@@ -114,6 +120,8 @@ class AttachStatus:
     refusals: int = 0
     silences: int = 0
     """Streams left because nothing came for too long."""
+    renewals: int = 0
+    """Streams exchanged for one that shows renewed certificates."""
     failures: int = 0
     """Streams that ended in whatever way but by refusal, and places that could not be reached."""
     troubles: int = 0
@@ -127,7 +135,9 @@ class AttachLimits:
     """How patient, in seconds."""
 
     poll_s: float = 1.0
-    """Between two polls of the receiver."""
+    """Between two polls of the receiver; the one at the end of its lease comes when it is due."""
+    easing_poll_s: float = 0.25
+    """The same while values move to their safe ones."""
     silent_s: float = 10.0
     """A stream without a message for so long is left. Owners beat once a second."""
     write_s: float = 5.0
@@ -138,6 +148,8 @@ class AttachLimits:
     first_pause_s: float = 0.25
     most_pause_s: float = 5.0
     """Pauses before another controller is tried: full jitter, doubling from the first to this."""
+    renew_within_s: float = 60.0
+    """A stream is exchanged so long after our certificates were renewed at most, each at a moment of its own."""
     first_refused_s: float = 5.0
     most_refused_s: float = 60.0
     """The same before a controller that refused is asked again."""
@@ -202,6 +214,7 @@ class Attacher:
         self._lock = asyncio.Lock()
         self._anew = asyncio.Event()
         self._pauses = Backoff(around.rng, self._limits.first_pause_s, self._limits.most_pause_s)
+        self._exchange_due_s: float | None = None
         self._slow_pauses = Backoff(around.rng, self._limits.first_refused_s, self._limits.most_refused_s)
 
     def lease_s(self) -> float:
@@ -224,7 +237,16 @@ class Attacher:
                     self._anew.set()
             except Exception as error:  # noqa: BLE001 - a surface is not ours; the next beat tries again
                 self._trouble(error)
-            await asyncio.sleep(self._limits.poll_s)
+            await asyncio.sleep(self._rest_s())
+
+    def _rest_s(self) -> float:
+        """Until the next poll."""
+        limits = self._limits
+        if self.conversation.phase is Phase.EASING:
+            return min(limits.poll_s, limits.easing_poll_s)
+        if self.conversation.phase is Phase.HOLDING:
+            return min(limits.poll_s, max(self.lease_s(), _LEAST_REST_S))
+        return limits.poll_s
 
     async def _seek(self) -> None:
         places: list[Place] = []
@@ -260,7 +282,11 @@ class Attacher:
             return False
         self.status.streams += 1
         try:
-            why = await self._converse(stream)
+            await self._open_with(stream)
+            why, first = await self._converse(stream), None
+            while why is None:
+                stream, first = await self._exchanged(stream, place)
+                why = await self._converse(stream, first)
         except AttachRefused as error:
             self._refused(place.address, str(error))
             return True
@@ -276,9 +302,13 @@ class Attacher:
         self._lost(place.address, why)
         return False
 
-    async def _converse(self, stream: Stream) -> str:
-        """Say, hear and answer until the controller falls silent or ends the stream; which of the two."""
-        await self._open_with(stream)
+    async def _converse(self, stream: Stream, first: pb.PusherMessage | None = None) -> str | None:
+        """Hear and answer, `first` before anything else, until the controller falls silent or ends the stream; which.
+
+        None: the stream is open, but another that shows our renewed certificates is to take its place.
+        """
+        if first is not None:
+            await self._hear(stream, first)
         heard_s = self._around.clock()
         reading = asyncio.ensure_future(stream.read())
         anew = asyncio.ensure_future(self._anew.wait())
@@ -296,14 +326,55 @@ class Attacher:
                     message = reading.result()
                     if message is None:
                         return "ended the stream"
-                    self._heard()
                     heard_s = self._around.clock()
-                    await self._answer(stream, message)
+                    await self._hear(stream, message)
+                    if self._exchange_due(stream):  # now, while nothing is being read: that would end the stream
+                        return None
                     reading = asyncio.ensure_future(stream.read())
         finally:
             anew.cancel()
             reading.cancel()
             await asyncio.gather(anew, reading, return_exceptions=True)
+
+    def _exchange_due(self, stream: Stream) -> bool:
+        if not stream.outdated():
+            self._exchange_due_s = None
+            return False
+        now_s = self._around.clock()
+        if self._exchange_due_s is None:
+            self._exchange_due_s = now_s + self._around.rng.uniform(0.0, self._limits.renew_within_s)
+        return now_s >= self._exchange_due_s
+
+    async def _exchanged(self, old: Stream, place: Place) -> tuple[Stream, pb.PusherMessage | None]:
+        """A stream that shows our renewed certificates, and the controller's first words; `old` if there are none."""
+        self._exchange_due_s = None
+        try:
+            new = self._open(place)
+        except FlyballError as error:
+            return self._kept(old, error)
+        first = None
+        try:
+            async with asyncio.timeout(self._limits.silent_s):
+                await self._open_with(new)
+                first = await new.read()
+        except (FlyballError, TimeoutError) as error:
+            return self._kept(old, error)
+        finally:
+            await self._close(new if first is None else old)
+        if first is None:
+            return self._kept(old, Retryable("it ended the stream"))
+        self.status.streams += 1
+        self.status.renewals += 1
+        return new, first
+
+    def _kept(self, old: Stream, error: Exception) -> tuple[Stream, None]:
+        """Go on with a stream that shows what was before; the exchange is tried again."""
+        self._around.tell("renewed_certificates_not_taken", controller=self.status.controller, why=str(error))
+        return old, None
+
+    async def _hear(self, stream: Stream, message: pb.PusherMessage) -> None:
+        self._heard()
+        await self._answer(stream, message)
 
     async def _open_with(self, stream: Stream) -> None:
         self._anew.clear()

@@ -26,7 +26,7 @@ class ReceiverLimits:
     """A value that grows is multiplied by at most this in a second (or grows by its least step)."""
     slew_down_per_s: float = 0.6
     """The same for one that shrinks."""
-    ease_jitter_s: float = 1.0
+    ease_jitter_s: float = 0.5
     """Easing starts up to this late, each target at a moment of its own."""
 
 

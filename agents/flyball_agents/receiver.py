@@ -31,7 +31,8 @@ from flyball_core.inputs import Ack, AckStatus, Attach
 from flyball_core.knobs import KnobClass, Setting, Value
 from flyball_core.outputs import Heartbeat
 
-_TOUCH_S = 60.0  # how old the wall time on disk may grow while the lease is renewed
+_TOUCH_SHARE = 1 / 30  # of the hold time: how old the wall time on disk may grow while the lease is renewed
+_MOST_TOUCH_S = 60.0
 _MOST_REASON = 300  # characters of a reason
 
 
@@ -63,9 +64,9 @@ class Receiver:
         if limits.hold_s is None:
             self._until_s = math.inf
         else:
-            age_s = wall_s - self.held.wall_s
-            good = good and 0 <= age_s < limits.hold_s  # a time in the future is no age
-            self._until_s = now_s + limits.hold_s - age_s if good else now_s
+            age_s, hold_s = wall_s - self.held.wall_s, self._hold_s()
+            good = good and 0 <= age_s < hold_s  # a time in the future is no age
+            self._until_s = now_s + hold_s - age_s if good else now_s
         self._start(self.held.values if good else {}, cold=self.held.incarnation != target.incarnation)
 
     def attach(self) -> Attach:
@@ -103,11 +104,10 @@ class Receiver:
         ours = ours and (held.version is None or held.version.partition == version.partition)
         if not ours or version.against(held.renewed) is not Fence.NEWER:
             return False
-        if self._limits.hold_s is not None:
-            asked = heartbeat.hold_s if heartbeat.hold_s > 0 else self._limits.hold_s
-            self._until_s = now_s + min(asked, self._limits.hold_s)
-        self.held = replace(held, renewed=version)
-        if not 0 <= wall_s - held.wall_s < _TOUCH_S:
+        asked_s = heartbeat.hold_s if 0 < heartbeat.hold_s < math.inf else 0.0
+        self.held = replace(held, renewed=version, hold_s=asked_s)
+        self._until_s = now_s + self._hold_s()
+        if asked_s != held.hold_s or not 0 <= wall_s - held.wall_s < min(_MOST_TOUCH_S, self._hold_s() * _TOUCH_SHARE):
             self._quietly(lambda: self._keep(replace(self.held, wall_s=wall_s)))
         return True
 
@@ -141,6 +141,12 @@ class Receiver:
     def _forget(self, what: str, log_id: LogId, author: str, wall_s: float) -> None:
         self._audit(wall_s, f"{what} by {author}, was {self.held.log_id}", {}, {})
         self._keep(replace(self.held, version=None, log_id=log_id, renewed=None, refused=None))
+
+    def _hold_s(self) -> float:
+        """How long a lease lasts: what the last heartbeat asked for, and never more than the limit."""
+        if self._limits.hold_s is None:
+            return math.inf
+        return min(self.held.hold_s or self._limits.hold_s, self._limits.hold_s)
 
     def _start(self, good: Setting, *, cold: bool) -> None:
         wanted: dict[str, Value] = {}
@@ -211,6 +217,7 @@ class Receiver:
             log_id=version.log_id,
             wall_s=wall_s if proof else before.wall_s,
             renewed=version if proof else before.renewed,
+            hold_s=before.hold_s,
         )
         try:
             # On disk as refused first: should the engine die of it, its next start will not try it again.
@@ -231,8 +238,8 @@ class Receiver:
             self._quietly(lambda: self._audit(wall_s, f"put back, {version} failed", offer.values, old))
             return self._refuse(version, f"could not be applied: {error}")
         self._easing.stop()
-        if proof and self._limits.hold_s is not None:
-            self._until_s = now_s + self._limits.hold_s
+        if proof:
+            self._until_s = now_s + self._hold_s()
         return self._standing(version)
 
     def _ease(self, now_s: float, wall_s: float, why: str) -> Phase:

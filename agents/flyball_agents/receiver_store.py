@@ -38,6 +38,8 @@ class Held:
     """When the lease was last seen renewed, Unix seconds, up to a minute old."""
     renewed: Version | None = None
     """The version that renewed the lease last."""
+    hold_s: float = 0.0
+    """How long the last heartbeat asked to hold, which counts after a restart too; 0 if it did not say."""
     refused: Version | None = None
     """The newest version refused, or being tried; it and older ones are never taken."""
     refusal: str = ""
@@ -132,6 +134,7 @@ def _encode(generation: int, held: Held) -> bytes:
             "log_id": held.log_id,
             "wall_s": held.wall_s,
             "renewed": _plain(held.renewed),
+            "hold_s": held.hold_s,
             "refused": _plain(held.refused),
             "refusal": held.refusal,
             "eased": held.eased,
@@ -155,6 +158,7 @@ def _decode(data: bytes) -> tuple[int, Held]:
         log_id=fields["log_id"],
         wall_s=fields["wall_s"],
         renewed=_version(fields["renewed"]),
+        hold_s=float(fields.get("hold_s", 0.0)),  # 0.1 did not keep it
         refused=_version(fields["refused"]),
         refusal=fields["refusal"],
         eased=fields["eased"],

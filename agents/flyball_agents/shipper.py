@@ -2,7 +2,8 @@
 
 A frame is live for a few seconds after it was sampled; it is then sent from memory, in order.
 Older ones come from the spool, marked as backlog, at a bounded rate. One batch is under way at a
-time. What failed retryably is tried again after a growing, jittered pause, for ever; sending
+time. What failed retryably is tried again after a growing, jittered pause, for ever; where more is
+sent than can be taken, the backlog alone pauses while live frames are taken. Sending
 twice is allowed, for a frame's identity tells. A frame leaves the spool when its append has
 returned, never before. Time and randomness are the caller's, so a simulation can drive it.
 """
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from flyball_agents.spool import Spool, Ticket
-from flyball_core.errors import Rejected
+from flyball_core.errors import LogUnavailable, Rejected
 from flyball_core.ids import BootId, PoolId
+
+
+class Shed(LogUnavailable):
+    """Telemetry is kept out for now, because more comes than can be taken; what is live and little goes first."""
 
 
 class Shipment(NamedTuple):
@@ -79,6 +84,8 @@ class Shipper:
         self._allowance = 0.0
         self._allowance_s: float | None = None
         self._singly = 0
+        self._shed_in_a_row = 0
+        self._no_backlog_before_s = -float("inf")
 
     def add(self, ticket: Ticket) -> None:
         """Take note of a frame that was just sampled and spooled."""
@@ -101,7 +108,7 @@ class Shipper:
                 tickets.append(ticket)
                 shipments.append(Shipment(*ticket.key, ticket.payload, backlog=False))
                 room -= len(ticket.payload)
-        allowed = min(most - len(tickets), int(self._refill(now_s)))
+        allowed = 0 if now_s < self._no_backlog_before_s else min(most - len(tickets), int(self._refill(now_s)))
         for ticket in self._spool.oldest(allowed):
             if room <= 0:
                 break
@@ -127,12 +134,27 @@ class Shipper:
             ticket.payload = None
         self._spool.delivered(batch.tickets)
         self._forget_delivered(batch)
+        if any(shipment.backlog for shipment in batch.shipments):
+            self._shed_in_a_row = 0
 
     def failed(self, batch: Batch, now_s: float) -> None:
         """The append failed retryably, or nobody knows: the frames are tried again after a pause."""
         self._end(batch, worked=False)
-        longest = min(self.limits.first_pause_s * 2.0 ** min(self.failures - 1, 30), self.limits.most_pause_s)
-        self._not_before_s = now_s + longest * self._rng.uniform(0.5, 1.0)
+        self._not_before_s = now_s + self._pause_s(self.failures)
+        for ticket in batch.tickets:
+            self._spool.release(ticket)
+
+    def shed(self, batch: Batch, now_s: float) -> None:
+        """The append was kept out: its backlog waits, ever longer, and its live frames go alone at once.
+
+        A batch without backlog is tried again after a pause, as after any failure.
+        """
+        if not any(shipment.backlog for shipment in batch.shipments):
+            self.failed(batch, now_s)
+            return
+        self._under_way = False
+        self._shed_in_a_row += 1
+        self._no_backlog_before_s = now_s + self._pause_s(self._shed_in_a_row)
         for ticket in batch.tickets:
             self._spool.release(ticket)
 
@@ -149,11 +171,18 @@ class Shipper:
             self._spool.drop(ticket, "rejected")
         self._forget_delivered(batch)
 
+    def hurry(self) -> None:
+        """The way into the log was opened: what failed before says nothing any more, so no pause goes on."""
+        self.failures = self._shed_in_a_row = 0
+        self._not_before_s = self._no_backlog_before_s = -float("inf")
+
     def wait_s(self, now_s: float) -> float:
         """How long until `next_batch` may have something that it has not now, if nothing is added."""
         if now_s < self._not_before_s:
             return self._not_before_s - now_s
-        return 1.0 / self.limits.backlog_per_s if self._spool.waiting else 3600.0
+        if not self._spool.waiting:
+            return 3600.0
+        return max(1.0 / self.limits.backlog_per_s, self._no_backlog_before_s - now_s)
 
     async def ship(self, appender: Appender, batch: Batch) -> BaseException | None:
         """Append a batch; the error that it met, for `conclude`. Cancellation passes through."""
@@ -169,8 +198,15 @@ class Shipper:
             self.sent(batch)
         elif isinstance(error, Rejected):
             self.refused(batch, now_s)
+        elif isinstance(error, Shed):
+            self.shed(batch, now_s)
         else:
             self.failed(batch, now_s)
+
+    def _pause_s(self, in_a_row: int) -> float:
+        """How long to wait after so many failures in a row."""
+        longest = min(self.limits.first_pause_s * 2.0 ** min(in_a_row - 1, 30), self.limits.most_pause_s)
+        return longest * self._rng.uniform(0.5, 1.0)
 
     def _end(self, batch: Batch, *, worked: bool) -> None:
         self._under_way = False

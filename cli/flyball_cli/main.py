@@ -5,6 +5,7 @@ order was refused); 2 bad input or nobody reachable, in one line; 3 a replay agr
 tolerance under another fingerprint; 130 interrupted.
 """
 
+import io
 import logging
 import os
 import sys
@@ -88,6 +89,10 @@ def main() -> None:
     # What went wrong is said once, by us: libraries' own log lines would only surround it.
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        # A name need not be text that the terminal's encoding has: it is shown escaped, not as a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

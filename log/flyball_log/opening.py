@@ -33,7 +33,8 @@ def parse_kafka(where: str) -> tuple[tuple[str, ...], str]:
     brokers = tuple(hosts.split(","))
     for broker in brokers:
         host, _, port = broker.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
+        digits = port.isascii() and port.isdecimal() and len(port) <= len(str(_LAST_PORT))
+        if not host or not digits or not 0 < int(port) <= _LAST_PORT:
             raise Rejected(f"{where}: {broker or 'nothing'!r} is not HOST:PORT, as in kafka://127.0.0.1:9092/flyball")
     return brokers, prefix
 

@@ -16,12 +16,31 @@ from flyball_core.errors import InvalidDocument
 
 LONGEST_S = 366 * 86_400.0
 """Longest duration taken."""
+MAX_DEPTH = 16
+"""Deepest nesting taken, lists and mappings together; no document of ours has a third of it."""
 
 Parse = Callable[[yaml.Node], Any]
 """Turns a node into a value, or raises `InvalidDocument`."""
 # No part can match the same digits in two ways, so that a long one takes no longer than its length.
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|min|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what is nested too deep. Without this Python's own limit did, which depends on who calls."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One node and what is in it."""
+        event = self.peek_event()
+        if self._depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {MAX_DEPTH}", event.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def compose(text: str, file: str, max_bytes: int) -> yaml.Node:
@@ -34,7 +53,7 @@ def compose(text: str, file: str, max_bytes: int) -> yaml.Node:
     if size > max_bytes:
         raise InvalidDocument(f"larger than {max_bytes // 1024} KiB", file=file, line=1)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)

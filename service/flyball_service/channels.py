@@ -20,6 +20,10 @@ RECEIVE_BYTES = 4 * 1024 * 1024
 """Largest message taken, unless less is asked for."""
 ATTACH_BYTES = 512 * 1024
 """Largest message taken on an attach stream."""
+MAX_CALLS = 8_192
+"""Most calls and streams that a server serves at once, of all connections."""
+MAX_CALLS_OF_CONNECTION = 128
+"""Most of them of one connection; its next waits at the caller until one has ended."""
 
 _KEEPALIVE: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
@@ -45,6 +49,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE_S * 500)),
     # Or two servers would share a port without a word.
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", MAX_CALLS_OF_CONNECTION),
 )
 """Of every server."""
 
@@ -78,7 +83,7 @@ async def grpc_server(
     """
     check_address(address, tls)
     options = (*SERVER_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
-    server = grpc.aio.server(interceptors=list(interceptors), options=options)
+    server = grpc.aio.server(interceptors=list(interceptors), options=options, maximum_concurrent_rpcs=MAX_CALLS)
     add_services(server)
     try:
         if tls is None:

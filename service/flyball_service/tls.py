@@ -135,7 +135,7 @@ class Tls:
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What a client shows and trusts, from the files as they are now; the last good ones if they are broken."""
-        self._renew()
+        self.renewals()
         pair = self._pair
         return grpc.ssl_channel_credentials(pair.authority, pair.key, pair.chain)
 
@@ -144,7 +144,7 @@ class Tls:
 
         def current() -> grpc.ServerCertificateConfiguration:
             self.handshakes += 1
-            self._renew()
+            self.renewals()
             return self._configuration()
 
         return grpc.dynamic_ssl_server_credentials(self._configuration(), current, require_client_authentication=True)

@@ -64,14 +64,16 @@ class Receiver:
         self.refused: list[int] = kept.get("refused", [])
         self.batch: int = kept.get("batch", SAFE)
         self.renewed: list[int] = []
-        self.until_s = time.monotonic() + HOLD_S
+        self.hold_s: float = kept.get("hold_s", HOLD_S)
+        self.until_s = time.monotonic() + self.hold_s
         self.eased = self.easing = False
 
     def keep(self, batch: int) -> None:
         """Durably, before anything is set or answered: R26."""
         fresh = self.file.with_suffix(".new")
         with fresh.open("w") as file:
-            json.dump({"held": self.held, "log": self.log, "refused": self.refused, "batch": batch}, file)
+            kept = {"held": self.held, "log": self.log, "refused": self.refused, "batch": batch, "hold_s": self.hold_s}
+            json.dump(kept, file)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.file)
@@ -153,7 +155,7 @@ class Receiver:
         self.held, self.log, self.refused, self.renewed = place, v.log_id, [], place
         self.keep(batch)
         self.batch = self.batch if self.broken == "lie" else batch  # and here a real one sets the engine's
-        self.until_s = time.monotonic() + HOLD_S
+        self.until_s = time.monotonic() + self.hold_s
         self.eased = False
         return self.answer(v, "")
 
@@ -174,7 +176,10 @@ class Receiver:
         newer = place > self.renewed or self.broken == "old-beat"
         if beat.pool == POOL and self.log in ("", v.log_id) and newer:
             self.renewed = place
-            self.until_s = time.monotonic() + min(beat.hold_s or HOLD_S, HOLD_S)
+            was, self.hold_s = self.hold_s, min(beat.hold_s or HOLD_S, HOLD_S)
+            if was != self.hold_s:
+                self.keep(self.batch)
+            self.until_s = time.monotonic() + self.hold_s
         return [self.answer(v, "")] if self.broken == "beat" else []
 
     def rebase(self, notice: outputs.RebaseNotice) -> list[doors.ReceiverMessage]:

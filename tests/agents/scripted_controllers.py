@@ -26,6 +26,8 @@ class ScriptedStream:
         self.opened_s = opened_s
         self.closed = False
         self.stuck = False
+        self.renewed = False
+        """Whether the certificates were renewed since it was opened."""
         self.said: list[Said] = []
         self._pushed: asyncio.Queue[Pushed] = asyncio.Queue()
 
@@ -59,6 +61,10 @@ class ScriptedStream:
     async def close(self) -> None:
         """End."""
         self.closed = True
+
+    def outdated(self) -> bool:
+        """What the test says."""
+        return self.renewed
 
 
 class World:

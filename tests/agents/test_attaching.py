@@ -105,6 +105,29 @@ def test_a_silent_controller_is_left_for_the_next(tmp_path: Path) -> None:
     in_virtual_time(main)
 
 
+def test_easing_begins_when_the_lease_ends_and_moves_four_times_a_second(tmp_path: Path) -> None:
+    """The end of a lease waits for no poll that comes by the second, and what moves then moves in small steps."""
+
+    async def main(clock: Clock) -> None:
+        async with World(tmp_path, clock) as world:
+            world.last.push(directive(version(5), cap=64))
+            world.last.push(world.heartbeat(6, hold_s=20.4))
+            await asyncio.sleep(20.3)
+            assert 64 == world.bench.engine.values["cap"]
+            began_s = clock()
+            caps: dict[Value, float] = {}
+            while clock() < began_s + 6.0:
+                await asyncio.sleep(0.05)
+                caps.setdefault(world.bench.engine.values["cap"], round(clock() - began_s, 2))
+            first, second = list(caps.values())[1:3]
+
+            assert first <= 0.1 + 0.25 + 0.06
+            assert 0.2 <= second - first <= 0.31
+            assert CAP.safe == world.bench.engine.values["cap"]
+
+    in_virtual_time(main)
+
+
 def test_a_controller_that_takes_nothing_is_left(tmp_path: Path) -> None:
     """A message of ours that is not taken within 5 s ends the stream."""
 

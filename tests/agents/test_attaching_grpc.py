@@ -22,7 +22,7 @@ from flyball_core.outputs import Directive, Heartbeat
 from flyball_proto.codec import Pushed, Said, pusher_message, read_receiver_message
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_proto.v1.services_pb2_grpc import AttachServiceServicer, add_AttachServiceServicer_to_server
-from flyball_service.channels import channel, grpc_server
+from flyball_service.channels import grpc_server
 from receiver_bench import POOL, SPECS, Bench, version
 
 DIRECTIVE = Directive(
@@ -197,13 +197,13 @@ async def test_a_stream_says_how_it_ended(controller: Controller) -> None:
     """Refusals are told from all other ends, for reads and for writes, and nobody there is one of the others."""
     message = pb.ReceiverMessage()
     controller.refusal = (grpc.StatusCode.PERMISSION_DENIED, "not yours")
-    refused = GrpcStream(channel(f"127.0.0.1:{controller.port}", None))
+    refused = GrpcStream(f"127.0.0.1:{controller.port}", None)
     with pytest.raises(AttachRefused, match="PERMISSION_DENIED: not yours"):
         await refused.read()
     with pytest.raises(AttachRefused, match="PERMISSION_DENIED: not yours"):
         await refused.write(message)
     await refused.close()
-    nobody = GrpcStream(channel("127.0.0.1:1", None))
+    nobody = GrpcStream("127.0.0.1:1", None)
     with pytest.raises(Retryable, match="UNAVAILABLE"):
         await nobody.read()
     await nobody.close()

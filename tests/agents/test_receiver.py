@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -679,8 +680,53 @@ def test_a_cold_start_holds_only_what_is_left_of_the_lease(bench: Bench) -> None
     assert bench.after(0.2) is Phase.EASING
 
 
-def test_renewals_keep_the_last_known_good_young(bench: Bench) -> None:
+def test_a_short_lease_is_kept_younger(bench: Bench) -> None:
+    """A hold of 6 s is worth nothing if its age on disk may be wrong by a minute: a thirtieth of the hold it is."""
+    bench.offer(5, cap=40)
+    for revision in (6, 7, 8):
+        bench.after(1.0)
+        bench.beat(revision, hold_s=6.0)
+        assert on_disk(bench).wall_s == bench.wall_s
+    bench.beat(9, hold_s=6.0)
+    assert on_disk(bench).renewed == version(8)
+
+
+def test_what_a_heartbeat_asked_to_hold_counts_after_a_restart(bench: Bench) -> None:
+    """Last-known-good is taken up if it is younger than the policy's hold time, which the receiver's own limit exceeds."""
+    bench.offer(5, cap=40)
+    bench.beat(6, hold_s=20.0)
+    bench.after(19.0)
+    bench.again(cold=True)
+
+    assert bench.engine.values["cap"] == 40
+    assert bench.receiver.lease_s(bench.now_s) == pytest.approx(1.0)
+
+    bench.after(0.5)
+    bench.wall_s += 0.6
+    bench.again(cold=True)
+
+    assert bench.engine.values["cap"] == SAFE["cap"]
+
+
+def test_a_record_that_says_nothing_of_hold_times_is_read(bench: Bench) -> None:
+    """One that version 0.1 has written: the receiver's own limit counts, as it did then."""
+    bench.offer(5, cap=40)
+    bench.beat(6, hold_s=20.0)
+    for slot in bench.store.folder.glob("held-*.json"):
+        body = json.loads(slot.read_bytes()[9:])
+        del body["hold_s"]
+        plain = json.dumps(body, sort_keys=True).encode()
+        slot.write_bytes(b"%08x\n%s\n" % (zlib.crc32(plain), plain))
+    bench.wall_s += 50.0
+    bench.again(cold=True)
+
+    assert (bench.store.trouble, bench.engine.values["cap"]) == ("", 40)
+    assert bench.receiver.lease_s(bench.now_s) == pytest.approx(50.0)
+
+
+def test_renewals_keep_the_last_known_good_young(tmp_path: Path) -> None:
     """The wall time on disk follows the heartbeats within a minute, without a write for each."""
+    bench = Bench(tmp_path, limits=ReceiverLimits(hold_s=1800.0, ease_jitter_s=0.0))
     bench.offer(5, cap=40)
     told = bench.wall_s
     for revision, step_s, wall_s in ((6, 59.5, told), (7, 0.5, told + 60), (8, 59.5, told + 60)):

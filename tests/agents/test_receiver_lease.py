@@ -123,6 +123,16 @@ def test_a_heartbeat_may_shorten_the_lease_but_not_lengthen_it(bench: Bench, ask
     assert bench.after(0.002) is EASING
 
 
+def test_what_is_taken_holds_for_as_long_as_the_last_heartbeat_asked(bench: Bench) -> None:
+    """A version renews the lease for the policy's hold time, not for the receiver's own, which is longer."""
+    bench.offer(5, cap=64)
+    bench.beat(6, hold_s=10.0)
+    bench.offer(7, cap=128)
+
+    assert bench.after(9.9) is HOLDING
+    assert bench.after(0.2) is EASING
+
+
 def test_easing_goes_to_safe_under_slew(bench: Bench) -> None:
     """From 256 a cap of safe 16 shrinks by 0.6 a second, never faster, and ends exactly there."""
     bench.offer(5, cap=256, margin=0.1)
@@ -498,6 +508,6 @@ def test_the_least_step_fits_the_knob() -> None:
 
 
 def test_the_defaults_are_the_promised_ones() -> None:
-    """Half an hour of hold, 1.5 up and 0.6 down a second, a second of jitter."""
+    """Half an hour of hold, 1.5 up and 0.6 down a second, half a second of jitter."""
     assert [phase.value for phase in Phase] == ["holding", "easing", "eased"]
-    assert ReceiverLimits() == ReceiverLimits(hold_s=1800.0, slew_up_per_s=1.5, slew_down_per_s=0.6, ease_jitter_s=1.0)
+    assert ReceiverLimits() == ReceiverLimits(hold_s=1800.0, slew_up_per_s=1.5, slew_down_per_s=0.6, ease_jitter_s=0.5)

@@ -24,6 +24,11 @@ WELL = {
     f"flyball_controller_stale_pools{{{JOB}}}": "0+0x200",
     f'flyball_controller_nacks_total{{{JOB},pool="chat"}}': "1+0x200",
     f'flyball_controller_attaches_refused_total{{{JOB},reason="unavailable"}}': "0+1x200",
+    f"flyball_controller_handshakes_total{{{JOB}}}": "100+1x200",
+    f"flyball_controller_connections_total{{{JOB}}}": "90+1x200",
+    f'flyball_controller_callers_refused_total{{{JOB},reason="role"}}': "3+0x200",
+    f'flyball_controller_certificate_expires_seconds{{{JOB},used_for="grpc",certificate="own"}}': "2592000+0x200",
+    'flyball_agent_certificate_expires_seconds{used_for="kafka",certificate="own"}': "2592000+0x200",
     f"flyball_controller_claims_total{{{JOB}}}": "8+0x200",
     'flyball_agent_source_up{source="engine chat-0"}': "1+0x200",
     "flyball_agent_spool_frames": "2+0x200",
@@ -48,6 +53,10 @@ TROUBLE = {
     "FlyballFramesDropped": {'flyball_agent_frames_dropped_total{reason="age"}': "5+15x200"},
     "FlyballGatewayEngineDown": {'flyball_gateway_engine_up{engine="chat-0"}': "0+0x200"},
     "FlyballLeaseEnding": {'flyball_receiver_lease_seconds{target="chat-0"}': "1799-15x100 299+0x100"},
+    "FlyballCertificateExpires": {
+        'flyball_agent_certificate_expires_seconds{used_for="kafka",certificate="own"}': "600000+0x200"
+    },
+    "FlyballStrangersAtTheDoor": {f"flyball_controller_handshakes_total{{{JOB}}}": "100+2x200"},
     "FlyballDown": {f"up{{{JOB}}}": "0+0x200"},
 }
 """What is otherwise when an alert has reason to fire."""

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from harness.controller_calls import apply_policy
-from laboratory.fleet import POLICY, Fleet, events
+from laboratory.fleet import POLICY, POOL, Fleet, events
 from laboratory.processes import Actor, Actors, until
 from laboratory.record import read_record
 from laboratory.scale import full, report, scaled
@@ -22,8 +22,10 @@ ENGINES = tuple(f"e{number}" for number in range(6))
 CONVERGES_S = 10.0
 UP_S = 60.0
 """Longest start of a controller's process on a machine that is busy; no promise."""
-CALM_S = 0.3
-"""Between two looks at the fleet."""
+QUICK = () if full() else ("--pause", "0.5")
+"""Engines seek a controller again sooner than in life; at full length they do as in life."""
+QUICK_POLICY = POLICY + "guard: {slew_up: 4.0, slew_down: 0.25}\n"
+"""Knobs may move as fast as operators change their minds."""
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class Storm:
 
     async def _change_policy(self) -> None:
         while True:
-            text = POLICY.replace("128", str(self.random.randrange(100, 128)))
+            text = QUICK_POLICY.replace("128", str(self.random.randrange(100, 128)))
             try:
                 await apply_policy(self.fleet.doors["c1"][0], text, within_s=2.0)
             except grpc.aio.AioRpcError:
@@ -108,10 +110,10 @@ async def test_f15_a_controller_killed_at_25_random_points_mid_push_500_in_full_
     chance = random.Random(SEED)
     took_s: list[float] = []
     with Actors(tmp_path) as actors:
-        fleet = Fleet(actors, "log", tick_s=0.1)
+        fleet = Fleet(actors, "log", tick_s=0.1, policies={POOL: QUICK_POLICY})
         controller = fleet.controller("c1")
         controller.start()
-        fleet.engines("engines", ENGINES, frames=True).start()
+        fleet.engines("engines", ENGINES, "--frames", *QUICK).start()
         storm = Storm(fleet, chance)
         await until("every engine", lambda: all_attached(fleet), UP_S)
         while len(took_s) < KILLS:

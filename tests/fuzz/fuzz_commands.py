@@ -163,9 +163,10 @@ def command(data: bytes) -> None:
                 main()
             except SystemExit as end:
                 code = end.code
+            said = err.getvalue()
         assert code in EXITS, (arguments, code)
-        assert b"Traceback" not in err.getvalue()
-        assert code != 2 or err.getvalue().strip(), arguments
+        assert b"Traceback" not in said
+        assert code != 2 or said.strip(), arguments
 
 
 _SPECS = tuple(KnobSpec(name="k", knob_class=KnobClass.LIVE, kind=kind, safe=0, unit="u") for kind in KnobKind)

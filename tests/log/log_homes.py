@@ -1,12 +1,14 @@
-"""Both homes of the log, so that one suite can be run over them."""
+"""The homes of the log, so that one suite can be run over them: both of life, and the one of simulations."""
 
 import itertools
 import uuid
 from pathlib import Path
 from typing import Protocol
 
+from flyball_core.ids import LogId
 from flyball_log import Entry, Log, Topic, open_log
 from flyball_log.embedded import EmbeddedLog, EmbeddedSettings, Retention
+from harness.memory_log import MemoryLog, MemoryShelf
 
 
 class Home(Protocol):
@@ -97,3 +99,30 @@ class KafkaHome:
         """Close every log."""
         for log in self._logs:
             await log.close()
+
+
+class MemoryHome:
+    """Logs in this process, each on a shelf of its own."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[str, MemoryShelf] = {}
+
+    async def make(self, partitions: int = 4) -> Log:
+        """A new log, open for writing."""
+        where = f"memory:{len(self._shelves)}"
+        self._shelves[where] = MemoryShelf(LogId(str(uuid.uuid4())), partitions, where)
+        return await self.open(where)
+
+    async def open(self, where: str, *, read_only: bool = False) -> Log:
+        """Open a log made before."""
+        return MemoryLog(self._shelves[where], read_only=read_only)
+
+    async def drop_oldest(self, log: Log, partition: int) -> None:
+        """Fill the inputs of `partition` and retire the first."""
+        for _ in range(60):
+            await log.append(Topic.INPUTS, partition, [Entry(b"k", bytes(1000))])
+        self._shelves[log.where].retire(Topic.INPUTS, partition, 40)
+        await log.close()
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -3,7 +3,6 @@
 from harness.living_controller import (
     PATIENCE_S as PATIENCE_S,
     POLICY as POLICY,
-    POOL as POOL,
     TICK_S as TICK_S,
     Receiver as Receiver,
     Running as Running,
@@ -20,3 +19,4 @@ from harness.living_controller import (
     stub as stub,
     target as target,
 )
+from harness.scripted_engine import POOL as POOL

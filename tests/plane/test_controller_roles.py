@@ -66,19 +66,19 @@ async def test_an_engine_attaches_as_itself(guarded: Running, credentials: Crede
     [
         ("engine", "e2", "name", "the certificate is of engine 'e2', and this attaches as 'e1'"),
         ("gateway", "e1", "role", "the certificate is of a gateway, and this attaches as engine"),
-        ("operator", "grace", "role", "this takes role engine or gateway; the certificate says operator"),
     ],
 )
 async def test_nobody_attaches_as_another(
     guarded: Running, credentials: Credentials, role: str, name: str, reason: str, words: str
 ) -> None:
-    """A lying name and a wrong role are refused and counted, and the engine that it claims to be stays unknown."""
+    """A lying name and a lying kind are refused and counted, and the engine that it claims to be stays unknown."""
     liar = Receiver(engine("e1"))
     await liar.attach(guarded.addresses.grpc, credentials(role, name))
     error = await liar.end()
 
     assert (grpc.StatusCode.PERMISSION_DENIED, words) == (error.code(), error.details())
     assert 1 == await guarded.metric("flyball_controller_attaches_refused_total", reason=reason)
+    assert 1 == await guarded.metric("flyball_controller_callers_refused_total", reason=reason)
     [pool] = (await status(guarded.addresses.grpc, tls=credentials("viewer", "vic"))).pools
     assert [] == list(pool.targets)
 

@@ -172,7 +172,7 @@ FAULTS: dict[str, tuple[str | bytes, int, int, str, str]] = {
     "two documents": ("tls: none\n---\ntls: none\n", 2, 1, "not YAML", ""),
     "a tab": ("controller:\n\tname: a\n", 2, 1, "not YAML", ""),
     "an unknown alias": ("tls: *a\n", 1, 6, "not YAML", ""),
-    "deep": ("a: " + "[" * 20_000, 1, 1, "not YAML", ""),
+    "deep": ("a: " + "[" * 20_000, 1, 19, "not YAML: nested deeper than 16", ""),
     "too large": ("#" * (MAX_BYTES + 1), 1, 1, "larger than 256 KiB", ""),
     "not UTF-8": (b"tls: none\nlog: \xff\n", 2, 1, "not UTF-8", ""),
     # Keys.

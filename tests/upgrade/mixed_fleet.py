@@ -5,8 +5,8 @@ right: tests read the answers of the operator's commands and the records.
 """
 
 import json
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,6 @@ import aiohttp
 import prometheus_client.parser
 
 from flyball_cli.processes import free_port
-from flyball_core.fencing import Version
-from flyball_core.frames import Frame
-from flyball_core.inputs import Ack, AckStatus, Attach, Input
-from flyball_log import open_log, scan
-from flyball_log.interface import Log, Topic
-from flyball_proto.codec import decode_input
 from installed_versions import Installed, Said
 from laboratory.processes import Actor, Actors, until
 
@@ -38,29 +32,35 @@ knobs:
   max_active_requests: {{min: 8, max: 256}}
 """
 
-_COMMANDS = {"controller": ("controller",), "agent": ("agent",), "gateway": ("gateway",), "engines": ("twin", "serve")}
+COMMANDS = {"controller": ("controller",), "agent": ("agent",), "gateway": ("gateway",), "twin": ("twin", "serve")}
+"""By section of the configuration file."""
 
 
 @dataclass(slots=True)
 class Part:
-    """One part: its command, its file, where it answers 200 once it is ready."""
+    """One part of the fleet."""
 
     name: str
-    service: str
+    command: tuple[str, ...]
     file: Path
     ready: str
+    """HOST:PORT/PATH that answers 200 then."""
     actor: Actor | None = None
 
 
 class MixedFleet:
     """Parts in one folder, by name. `add` them, then `start` each in a version."""
 
-    def __init__(self, actors: Actors, folder: Path, log: str = "log") -> None:
+    def __init__(self, actors: Actors, folder: Path, controllers: tuple[str, ...], log: str = "log") -> None:
+        """`controllers` names those that all others are told of."""
         self.folder = folder
         self.log = log if "://" in log else str(folder / log)
+        self.controllers = controllers
         self.parts: dict[str, Part] = {}
         self._actors = actors
         self._ports: dict[str, str] = {}
+        for pool, mode in ((POOL, "control"), (QUIET, "advise")):
+            (folder / f"{pool}.yaml").write_text(POLICY.format(mode=mode))
 
     def at(self, door: str) -> str:
         """HOST:PORT of a door by its name, the same at every start."""
@@ -71,21 +71,48 @@ class MixedFleet:
             self._ports[door] = place
         return self._ports[door]
 
-    def add(self, name: str, service: str, section: str, ready: str) -> None:
-        """A part whose file has this section; `ready` is a door and path."""
-        door, _, path = ready.partition("/")
-        file = self.folder / f"{name}.yaml"
-        file.write_text(
-            f"log: {self.log}\nstate: state\ntls: none\nlogs: {{format: json}}\n{service_key(service)}:\n{section}"
+    def add_controller(self, name: str) -> None:
+        """A controller that knows a policy for the pool `quiet`, and nothing of the other."""
+        section = (
+            f"  {{name: {name}, listen: '{self.at(name)}', http: '{self.at(f'{name}-http')}', tick: 100ms,\n"
+            f"   policies: {{{QUIET}: {QUIET}.yaml}}}}\n"
         )
-        self.parts[name] = Part(name, service, file, f"{self.at(door)}/{path}")
+        self._add(name, "controller", section, f"{self.at(f'{name}-http')}/ready")
+
+    def add_agent(self, name: str, engines: Collection[str]) -> None:
+        """An agent that watches these engines."""
+        watched = "".join(
+            f"    - {{engine: {one}, pool: {POOL}, metrics: 'http://{self.at(one)}/metrics', variant: graphs}}\n"
+            for one in engines
+        )
+        section = f"  name: {name}\n  http: '{self.at(f'{name}-http')}'\n  period: 200ms\n  gpus: none\n{self._told()}"
+        self._add(name, "agent", f"{section}  engines:\n{watched}", f"{self.at(f'{name}-http')}/ready")
+
+    def add_gateway(self, name: str, engines: Collection[str]) -> None:
+        """A gateway in front of these engines."""
+        routed = "".join(f"    - {{engine: {one}, url: 'http://{self.at(one)}'}}\n" for one in engines)
+        http = self.at(f"{name}-http")
+        section = f"  name: {name}\n  pool: {POOL}\n  listen: '{self.at(name)}'\n  http: '{http}'\n{self._told()}"
+        self._add(name, "gateway", f"{section}  engines:\n{routed}", f"{http}/ready")
+
+    def add_engines(self, name: str, engines: Sequence[str]) -> None:
+        """A process of small engines with their receivers."""
+        served = "".join(f"    - {{engine: {one}, listen: '{self.at(one)}'}}\n" for one in engines)
+        section = f"  pool: {POOL}\n{self._told()}  engines:\n{served}"
+        self._add(name, "twin", section, f"{self.at(engines[-1])}/health")
+
+    def _told(self) -> str:
+        return f"  controllers: [{', '.join(repr(self.at(one)) for one in self.controllers)}]\n"
+
+    def _add(self, name: str, section: str, text: str, ready: str) -> None:
+        file = self.folder / f"{name}.yaml"
+        file.write_text(f"log: {self.log}\nstate: state\ntls: none\nlogs: {{format: json}}\n{section}:\n{text}")
+        self.parts[name] = Part(name, COMMANDS[section], file, ready)
 
     async def start(self, name: str, version: Installed, *, ready: bool = True) -> None:
         """Start a part in a version, over whatever it kept, and wait until it is ready."""
         part = self.parts[name]
-        part.actor = self._actors.start(
-            name, *_COMMANDS[part.service], "--config", str(part.file), paths=(version.folder,)
-        )
+        part.actor = self._actors.start(name, *part.command, "--config", str(part.file), paths=(version.folder,))
         if ready:
             await self.ready(name)
 
@@ -110,30 +137,36 @@ class MixedFleet:
         found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [line for line in found if line.get("event") == event]
 
-    def operate(self, version: Installed, *arguments: str, doors: tuple[str, ...] = ("controller",)) -> Said:
-        """An operator's command of this version, given to the controllers at these doors."""
-        places = [word for door in doors for word in ("--controller", self.at(door))]
+    def operate(self, version: Installed, *arguments: str, controllers: Collection[str] = ()) -> Said:
+        """An operator's command of this version, given to these controllers, or to all."""
+        places = [word for door in controllers or self.controllers for word in ("--controller", self.at(door))]
         return version.call(*arguments, *places)
 
-    async def status(self, version: Installed, doors: tuple[str, ...] = ("controller",)) -> dict[str, Any]:
-        """The fleet's status as this version's command tells it, once nothing needs attention."""
+    async def status(
+        self, version: Installed, *, there: Collection[str] = (), controllers: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The status as this version's command tells it, once nothing needs attention and `there` is attached."""
+        answers: list[Said] = []
 
         def ask() -> dict[str, Any] | None:
-            said = self.operate(version, "status", "--json", doors=doors)
-            answer: dict[str, Any] = said.document if said.out else {"said": said.err}
-            seen.append(answer)
-            return answer if said.code == 0 and answer.get("pools") else None
+            answers.append(self.operate(version, "status", "--json", controllers=controllers))
+            if answers[-1].code:
+                return None
+            answer: dict[str, Any] = answers[-1].document
+            return answer if set(there) <= attached(answer) else None
 
-        seen: list[dict[str, Any]] = []
         try:
             found: dict[str, Any] = await until("a healthy fleet", ask, READY_S)
         except AssertionError as error:
-            raise AssertionError(f"{error}: {json.dumps(seen[-1])[:4000]}") from error
+            raise AssertionError(f"{error}: {answers[-1]}") from error
         return found
 
-    async def metric(self, door: str, name: str) -> float:
+    async def metric(self, part: str, name: str) -> float:
         """The sum of a metric on a part's page; 0 if it is not there."""
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.at(door)}/metrics") as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{self.at(f'{part}-http')}/metrics") as answer,
+        ):
             text = await answer.text()
         families = prometheus_client.parser.text_string_to_metric_families(text)
         return sum(sample.value for family in families for sample in family.samples if sample.name == name)
@@ -149,16 +182,17 @@ class MixedFleet:
             return answer.status
 
 
-def service_key(service: str) -> str:
-    """The section of the configuration file that a service reads."""
-    return "twin" if service == "engines" else service
-
-
 def pool_of(status: dict[str, Any], name: str = POOL) -> dict[str, Any]:
     """One pool of a status."""
     [found] = [pool for pool in status["pools"] if pool["pool"] == name]
     pool: dict[str, Any] = found
     return pool
+
+
+def attached(status: dict[str, Any]) -> set[str]:
+    """The names of all engines and gateways that are attached."""
+    receivers = [one for pool in status["pools"] for one in [*pool["engines"], *pool["gateways"]]]
+    return {one["name"] for one in receivers if one["attached"]}
 
 
 def held(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -174,61 +208,3 @@ def orders(status: dict[str, Any], name: str = POOL) -> dict[str, Any]:
     pool = pool_of(status, name)
     pins = [(one["knob"], one["value"], one["author"], one["expires_wall_s"]) for one in pool["overrides"]]
     return {"policy": pool["policy_author"], "mode": pool["mode"], "paused": pool["paused"], "overrides": pins}
-
-
-@dataclass(slots=True)
-class Applied:
-    """What one log says of receivers and frames, in its order."""
-
-    acks: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
-    """By target: the versions that it took."""
-    attaches: dict[str, list[tuple[str, Version | None]]] = field(default_factory=lambda: defaultdict(list))
-    """By target: incarnation, and the version that it said it held."""
-    frames: dict[tuple[str, str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By agent, boot and pool: the offset at which each sequence number first stands."""
-
-    def decreases(self) -> list[str]:
-        """Targets that took an older version after a newer one."""
-        return [
-            f"{target} took {after} after {before}"
-            for target, versions in self.acks.items()
-            for before, after in zip(versions, versions[1:], strict=False)
-            if (after.epoch, after.revision) < (before.epoch, before.revision)
-        ]
-
-    def holes(self) -> list[str]:
-        """Sequence numbers that are missing below the highest of their boot."""
-        return [
-            f"{place}: {sorted(set(range(max(seen) + 1)) - seen.keys())}"
-            for place, seen in self.frames.items()
-            if len(seen) != max(seen) + 1
-        ]
-
-
-async def applied_in(log: Log) -> Applied:
-    """Read the whole of a log's inputs."""
-    found = Applied()
-    for partition in range(log.partitions):
-        async for records in scan(log, Topic.INPUTS, partition):
-            for record in records:
-                _note(found, decode_input(record.offset, record.value))
-    return found
-
-
-def _note(found: Applied, item: Input) -> None:
-    body = item.body
-    if isinstance(body, Ack) and body.status is not AckStatus.NACK:
-        found.acks[body.target].append(body.version)
-    elif isinstance(body, Attach) and body.attached:
-        found.attaches[body.target].append((body.incarnation, body.held))
-    elif isinstance(body, Frame):
-        found.frames[body.agent, body.boot, body.pool].setdefault(body.seq, item.offset)
-
-
-async def read_applied(where: str) -> Applied:
-    """The same of a log by its place, whoever writes it meanwhile."""
-    log = await open_log(where, read_only=True)
-    try:
-        return await applied_in(log)
-    finally:
-        await log.close()

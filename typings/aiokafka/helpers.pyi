@@ -3,5 +3,9 @@
 from ssl import SSLContext
 
 def create_ssl_context(
-    *, cafile: str | None = None, certfile: str | None = None, keyfile: str | None = None
+    *,
+    cafile: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    password: str | None = None,
 ) -> SSLContext: ...

@@ -30,6 +30,7 @@ from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, Incarnation, PoolId
 from flyball_core.inputs import TargetKind
 from flyball_core.outputs import LaneRule
+from flyball_service.certificate_measures import CertificateMeasures, expiries_of
 from flyball_service.config import Config, GatewayConfig
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
@@ -174,6 +175,7 @@ async def run_gateway_service(
         proxy = await gateway.open(section.listen)
         registry.register(GatewayMetrics(target, gateway.admission, proxy.counts))
         registry.register(AttachMetrics([governed.attacher]))
+        registry.register(CertificateMeasures("gateway", expiries_of(config, tls)))
         http = await serve_http(section.http, registry, health)
         try:
             log.info("gateway_serves", gateway=target.name, pool=target.pool, port=gateway.port)

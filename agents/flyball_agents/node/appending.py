@@ -15,7 +15,7 @@ import structlog
 
 from flyball_agents.agent_loop import wait_for
 from flyball_agents.log_appender import LogAppender
-from flyball_agents.shipper import Appender, Shipment
+from flyball_agents.shipper import Appender, Shed, Shipment
 from flyball_core.errors import Fatal, FlyballError, LogUnavailable, Rejected
 from flyball_log.interface import Log
 from flyball_proto.v1 import services_pb2 as pb
@@ -26,7 +26,7 @@ from flyball_service.kafka import LOG
 from flyball_service.tls import Tls
 
 DEADLINE_S = 5.0
-"""Longest wait for one controller's answer."""
+"""Longest wait for one controller's answer, and for Kafka's."""
 
 _REFUSES_US = frozenset(
     {
@@ -67,7 +67,7 @@ class GrpcAppender:
         """Return once all are durable.
 
         Raises `Rejected` for a frame that no controller will take, `Fatal` where this agent itself is
-        refused, `LogUnavailable` for everything that may pass.
+        refused, `Shed` where telemetry is kept out, `LogUnavailable` for everything else that may pass.
         """
         request = pb.AppendRequest(
             entries=[pb.AppendEntry(pool=shipment.pool, record=shipment.payload) for shipment in shipments]
@@ -79,6 +79,8 @@ class GrpcAppender:
             except (LogUnavailable, Fatal) as error:
                 # That an agent is refused is told before what may pass: it has to be mended.
                 failure = failure if isinstance(failure, Fatal) else error
+                if isinstance(error, Shed) and len(self._addresses) == 1:
+                    break  # a new connection would only be one more thing to do for a controller that has enough to do
                 await self.close()
                 self._at = (self._at + 1) % len(self._addresses)
             else:
@@ -121,6 +123,8 @@ def _error_of(address: str, code: grpc.StatusCode, details: str, deadline_s: flo
         return Fatal(f"{said} (it takes no appends: is its log in Kafka? then `log` has to say so here too)")
     if code in _REFUSES_US:
         return Fatal(said)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Shed(said)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return LogUnavailable(f"{address}: no answer within {deadline_s:g} s")
     return LogUnavailable(said)
@@ -158,7 +162,8 @@ class WatchedAppender:
 
     def __init__(self, inner: Appender, health: Health) -> None:
         self.outcomes: Counter[str] = Counter()
-        """Appends by outcome: "done", "failed" (tried again), "refused" (this agent is), "rejected" (a frame is)."""
+        """Appends by outcome: "done", "failed" (tried again), "shed" (as well), "refused" (this agent is), "rejected" (a
+        frame is)."""
         self._inner = inner
         self._health = health
         self._said = ""
@@ -175,6 +180,11 @@ class WatchedAppender:
             raise
         except NotOpen:
             self.outcomes["failed"] += 1
+            raise
+        except Shed as error:
+            self.outcomes["shed"] += 1
+            if not any(shipment.backlog for shipment in shipments):  # else the live frames may go alone
+                self._health.waits_for(LOG, str(error))
             raise
         except Exception as error:
             self.outcomes["refused" if isinstance(error, Fatal) else "failed"] += 1

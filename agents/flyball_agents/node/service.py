@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from flyball_agents.accounting import Witness
 from flyball_agents.agent_loop import BeatCounts, Pace, run_agent, wait_for
-from flyball_agents.node.appending import GrpcAppender, LaterAppender, WatchedAppender, reach
+from flyball_agents.node.appending import DEADLINE_S, GrpcAppender, LaterAppender, WatchedAppender, reach
 from flyball_agents.node.life import one_life
 from flyball_agents.node.measures import AgentMeasures, AgentParts, beat_seconds, scrape_seconds
 from flyball_agents.node.reading_thread import ReadingThread
@@ -33,6 +33,7 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import AgentId, BootId
 from flyball_log.opening import is_kafka
 from flyball_proto.codec import encode_input
+from flyball_service.certificate_measures import CertificateMeasures, expiries_of, watch_expiry
 from flyball_service.channels import Backoff
 from flyball_service.config import AgentConfig, Config, GpuSource
 from flyball_service.exposing import new_registry, serve_http
@@ -117,6 +118,8 @@ class _Life:
         self._nvml = _nvml_sampler(section)
         self._kafka = LaterAppender() if is_kafka(config.log) else None
         tls = None if config.tls is None else Tls(config.tls, role="agent", name=name)
+        self._expiries = expiries_of(config, tls)
+        self.registry.register(CertificateMeasures("agent", self._expiries))
         self._door = self._kafka or GrpcAppender(section.controllers, tls)
         self._appender = WatchedAppender(self._door, self._health)
         limits = SpoolLimits(most_bytes=int(section.spool.megabytes * 1e6), most_age_s=section.spool.age_s)
@@ -165,6 +168,7 @@ class _Life:
             ]
             beside.append(tasks.create_task(self._reach(stop)))
             beside.append(tasks.create_task(self._watch(stop)))
+            beside.append(tasks.create_task(watch_expiry(self._expiries.values())))
             await wait_for(stop, _LEAD * period_s)
             await run_agent(
                 self._agent,
@@ -182,8 +186,12 @@ class _Life:
         """Come to the log, however long it takes."""
         if self._kafka is None:
             await reach(self._appender, stop, Backoff(random.Random(), _REACH_FIRST_S, _REACH_MOST_S).next_s)
-        elif (opened := await open_log_patiently(self._config, self._health, stop)) is not None:
+            return
+        # A live frame that waits longer for its append is none any more, and those behind it wait too.
+        opened = await open_log_patiently(self._config, self._health, stop, append_timeout_s=DEADLINE_S)
+        if opened is not None:
             self._kafka.opened(opened)
+            self._shipper.hurry()
 
     async def _watch(self, stop: asyncio.Event) -> None:
         """Say that the agent is alive as long as its beat goes on."""

@@ -18,6 +18,9 @@ from flyball_controller.machine.state import PartitionState
 from flyball_core import fencing, frames, inputs, knobs, outputs
 from flyball_core.errors import Rejected
 
+MAX_STATE_BYTES = 128 * 1024 * 1024
+"""Largest state that is written or read, unpacked. Thousands of engines are some tens of MiB."""
+
 _GZIP = 31
 """Tells zlib to write the gzip format, whose CRC-32 notices what zlib's own Adler-32 lets pass."""
 
@@ -71,9 +74,11 @@ _ENUMS: dict[str, type[Enum]] = {
 
 
 def export_state(partition: PartitionState) -> bytes:
-    """The state as bytes; the same state gives the same bytes."""
-    text = json.dumps(_plain(partition), separators=(",", ":"))
-    return zlib.compress(text.encode(), 6, wbits=_GZIP)
+    """The state as bytes; the same state gives the same bytes. `Rejected` if there is too much of it."""
+    text = json.dumps(_plain(partition), separators=(",", ":")).encode()
+    if len(text) > MAX_STATE_BYTES:
+        raise Rejected(f"the state has {len(text)} bytes; the most that is read is {MAX_STATE_BYTES}")
+    return zlib.compress(text, 6, wbits=_GZIP)
 
 
 def restore_state(payload: bytes, schema: int) -> PartitionState:
@@ -84,12 +89,23 @@ def restore_state(payload: bytes, schema: int) -> PartitionState:
         known = f"{OLDEST_SCHEMA} to {SCHEMA}" if OLDEST_SCHEMA < SCHEMA else f"{SCHEMA}"
         raise Rejected(f"the state is of schema {schema}, too old for this Flyball, which knows {known}")
     try:
-        found = _made(json.loads(zlib.decompress(payload, wbits=_GZIP)))
+        found = _made(json.loads(_unpacked(payload)))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, RecursionError) as error:
         raise Rejected(f"the state cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, PartitionState):
         raise Rejected("the payload holds no state of a partition")
     return found
+
+
+def _unpacked(payload: bytes) -> bytes:
+    """The payload's text; raises `Rejected` before more than the most of it is unpacked, else as zlib does."""
+    unpacking = zlib.decompressobj(wbits=_GZIP)
+    text = unpacking.decompress(payload, MAX_STATE_BYTES)
+    if not unpacking.eof:
+        if unpacking.unconsumed_tail:
+            raise Rejected(f"the state is larger than {MAX_STATE_BYTES} bytes")
+        raise ValueError("it ends too early")
+    return text
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of the state, told apart by its type

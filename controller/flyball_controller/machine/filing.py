@@ -11,7 +11,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import cast
 
-from flyball_controller.machine.admission import MAX_NAME, room_for
+from flyball_controller.machine.admission import MAX_NAME, Room
 from flyball_controller.machine.state import (
     UNKNOWN_SKEW_S,
     AgentState,
@@ -46,6 +46,12 @@ MAX_AGENTS = 10_000
 MAX_ENGINES = 4_096
 MAX_QUEUES = 1_024
 MAX_PENDING = 256
+MAX_ENGINES_OF_ONE = 1_024
+"""Engines of a pool that one agent may bring in, and engine samples that are read of one frame."""
+MAX_QUEUES_OF_ONE = 64
+"""Queues, each of a gateway and a lane, that one agent may bring in, and that are read of one frame."""
+KEPT_TICKS = 10
+"""An engine or a queue is its agent's while that agent's last sample is no older."""
 MAX_SAMPLES = 4_096
 """Samples of one frame, of all kinds together. A node has some hundreds."""
 
@@ -193,8 +199,20 @@ def _is_sound(frame: Frame) -> bool:
     return all(lengths) and max(chain(lengths, map(len, others)), default=0) <= MAX_NAME
 
 
+def _without_excess(pool: PoolState, frame: Frame) -> Frame:
+    """The frame with as many engines and queues as one agent may have."""
+    engines, gateways = len(frame.engines) - MAX_ENGINES_OF_ONE, len(frame.gateways) - MAX_QUEUES_OF_ONE
+    if engines <= 0 and gateways <= 0:
+        return frame
+    for excess, what in ((engines, "engines"), (gateways, "queues")):
+        if excess > 0:
+            pool.count(f"samples_rejected_too_many_{what}", excess)
+    return frame._replace(engines=frame.engines[:MAX_ENGINES_OF_ONE], gateways=frame.gateways[:MAX_QUEUES_OF_ONE])
+
+
 def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
-    """The frame without the samples that cannot be true; None if none is left of some."""
+    """The frame without the samples that cannot be true, or are too many; None if none is left of some."""
+    frame = _without_excess(pool, frame)
     if _is_sound(frame):
         return frame
     bad = 0
@@ -231,6 +249,7 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
     The machine's time stands still between ticks. Frames that came while it did so for longer than the
     window, as between two owners, look quicker than they were: the skews they left are forgotten.
     """
+    room = Room(pool.engines, MAX_ENGINES)
     renew, stood_still = pool.tick % SKEW_TICKS == 0, interval_s > LATENESS_S
     for name in sorted(pool.agents):
         agent = pool.agents[name]
@@ -248,7 +267,7 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
                 break
             del boot.pending[seq]
             boot.cursor = seq
-            _read_frame(pool, frame, sender)
+            _read_frame(pool, frame, name, sender, room)
 
 
 def _readings(frame: Frame) -> tuple[Reading, ...]:
@@ -273,16 +292,24 @@ def _readings(frame: Frame) -> tuple[Reading, ...]:
     return tuple(readings)
 
 
-def _read_frame(pool: PoolState, frame: FiledFrame, sender: str) -> None:
+def _read_frame(pool: PoolState, frame: FiledFrame, agent: str, sender: str, room: Room) -> None:
     engines, tick, monotonic_s = pool.engines, pool.tick, frame.monotonic_s
+    own = -1
     for engine, told, ranks, variant, row, hbm_ratio in frame.readings:
         state = engines.get(engine)
         if state is None:
-            if not room_for(engines, engine, MAX_ENGINES):
+            if own < 0:  # counted once for a frame: one that names thousands must not cost that squared
+                own = sum(known.agent == agent for known in engines.values())
+            if own >= MAX_ENGINES_OF_ONE or not room.take(engine):
                 pool.count("samples_rejected_too_many_engines", ranks)
                 continue
+            own += 1
             state = engines[engine] = EngineState(engine=engine)
+        elif _is_anothers(state, agent, tick):
+            pool.count("samples_rejected_anothers_engine", ranks)
+            continue
         source = sender + told
+        state.agent = agent
         if state.source != source:
             state.source, state.earlier_row, state.smooth = source, None, []
         elif state.row_tick != tick:
@@ -291,22 +318,38 @@ def _read_frame(pool: PoolState, frame: FiledFrame, sender: str) -> None:
         if not state.attached:  # an engine that attached says itself what it runs
             state.variant = variant
     for gateway in frame.queues:
-        _read_queue(pool, gateway, sender + gateway.incarnation, monotonic_s)
+        _read_queue(pool, gateway, agent, sender + gateway.incarnation, monotonic_s)
 
 
-def _read_queue(pool: PoolState, sample: GatewaySample, source: str, monotonic_s: float) -> None:
+def _is_anothers(known: EngineState | QueueState, agent: str, tick: int) -> bool:
+    """Whether another agent's samples of it are fresh. Who reported it first keeps it: nobody takes it from him."""
+    return known.agent not in ("", agent) and tick - known.row_tick <= KEPT_TICKS
+
+
+def _read_queue(pool: PoolState, sample: GatewaySample, agent: str, source: str, monotonic_s: float) -> None:
     key = f"{sample.gateway}/{sample.lane}"
     known = pool.queues.get(key)
     row = _gateway_numbers(sample)
+    if known is not None and _is_anothers(known, agent, pool.tick):
+        pool.count("samples_rejected_anothers_queue")
+        return
     if known is None or known.source != source:
-        if known is None and len(pool.queues) >= MAX_QUEUES:
+        if known is None and not _room_for_queue(pool, agent):
             pool.count("samples_rejected_too_many_queues")
             return
-        pool.queues[key] = QueueState(source=source, row=row, row_monotonic_s=monotonic_s, row_tick=pool.tick)
+        pool.queues[key] = QueueState(
+            source=source, row=row, row_monotonic_s=monotonic_s, row_tick=pool.tick, agent=agent
+        )
         return
+    known.agent = agent
     if known.row_tick != pool.tick:
         known.earlier_row, known.earlier_monotonic_s = known.row, known.row_monotonic_s
     known.row, known.row_monotonic_s, known.row_tick = row, monotonic_s, pool.tick
+
+
+def _room_for_queue(pool: PoolState, agent: str) -> bool:
+    queues = pool.queues
+    return len(queues) < MAX_QUEUES and sum(one.agent == agent for one in queues.values()) < MAX_QUEUES_OF_ONE
 
 
 def _joined(first: Row, second: Row) -> Row:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
-from flyball_controller.machine.admission import MAX_NAME, fits, overrides_fit, room_for
+from flyball_controller.machine.admission import MAX_NAME, answer_fits, fits, overrides_fit, room_for
+from flyball_controller.machine.answers import MAX_WORDS
 from flyball_controller.machine.filing import MAX_ENGINES
 from flyball_controller.machine.guard import bounds_of, spec_of
 from flyball_controller.machine.records import Recorder
@@ -171,8 +172,8 @@ def take_rebase(pool: PoolState, body: Rebase, wall_s: float, recorder: Recorder
 
 def take_grant(pool: PoolState, body: Grant) -> None:
     """Keep what the fleet's step allows this pool."""
-    known = body.name in pool.grants or len(pool.grants) < MAX_GRANTS
-    if known and math.isfinite(body.amount) and math.isfinite(body.expires_wall_s):
+    room = body.name in pool.grants or (len(pool.grants) < MAX_GRANTS and len(body.name) <= MAX_NAME)
+    if room and math.isfinite(body.amount) and math.isfinite(body.expires_wall_s):
         pool.grants[body.name] = (body.amount, body.expires_wall_s)
 
 
@@ -295,6 +296,9 @@ def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> No
     if body.incarnation != _incarnation(pool, body):
         pool.count("acks_of_another_incarnation")
         return
+    if not answer_fits(body.kind, {**holding.effective, **body.effective}):
+        pool.count("acks_too_large")
+        return
     if body.status is AckStatus.NACK:
         _take_nack(pool, holding, body, recorder, now_s)
         return
@@ -363,7 +367,7 @@ def _difference(told: Setting, effective: Setting) -> str:
 
 
 def _take_nack(pool: PoolState, holding: Holding, body: Ack, recorder: Recorder, now_s: float) -> None:
-    holding.nack = body.reason or "no reason given"
+    holding.nack = body.reason[:MAX_WORDS] or "no reason given"
     holding.must_publish = True  # in another version, after a while
     _back_off(holding, now_s)
     if body.kind is TargetKind.ENGINE:

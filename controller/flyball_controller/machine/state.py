@@ -109,6 +109,8 @@ class EngineState:
     knobs: dict[str, KnobSpec] = field(default_factory=dict)
     phase: str = SERVING
     # telemetry
+    agent: str = ""
+    """The agent whose samples of it are taken; while they are fresh, no other's are. Empty: nobody's yet."""
     source: str = ""
     """Agent, boot and incarnation that the row came from: rates never span two sources."""
     row: Row | None = None
@@ -144,6 +146,8 @@ class QueueState:
     row_tick: int
     earlier_row: Row | None = None
     earlier_monotonic_s: float = 0.0
+    agent: str = ""
+    """The agent whose samples of it are taken, as of an engine's."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import math
 import zlib
 
 from flyball_controller.machine import answers, orders
-from flyball_controller.machine.admission import MAX_NAME
+from flyball_controller.machine.admission import MAX_NAME, MAX_POOLS_OF_ONE
 from flyball_controller.machine.filing import file_frame
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import Seams
@@ -51,7 +51,7 @@ def step(state: PartitionState, item: Input, seams: Seams) -> list[Output]:
     if type(body) is Tick:
         return _take_tick(state, item.offset, body, seams)
     if type(body) is Frame:
-        pool = state.pools.get(body.pool) or _pool(state, body.pool)
+        pool = state.pools.get(body.pool) or _begun(state, body)
         if pool is not None:
             file_frame(pool, body, state.time_s)
     elif isinstance(body, Claim):
@@ -63,14 +63,22 @@ def step(state: PartitionState, item: Input, seams: Seams) -> list[Output]:
     return []
 
 
-def _pool(state: PartitionState, name: str) -> PoolState | None:
-    pool = state.pools.get(name)
-    if pool is None:
-        if not 0 < len(name) <= MAX_NAME or len(state.pools) >= MAX_POOLS:
-            state.count("inputs_without_pool")
-            return None
-        pool = state.pools[name] = PoolState(pool=name)
+def _begun(state: PartitionState, body: "Frame | _Standing") -> PoolState | None:
+    """The pool that begins with this input; None, and counted, if none may."""
+    if not 0 < len(body.pool) <= MAX_NAME or len(state.pools) >= MAX_POOLS or not _may_begin(state, body):
+        state.count("inputs_without_pool")
+        return None
+    pool = state.pools[body.pool] = PoolState(pool=body.pool)
     return pool
+
+
+def _may_begin(state: PartitionState, body: "Frame | _Standing") -> bool:
+    """Whether whoever says this has not begun too many; an answer begins nothing."""
+    if isinstance(body, Frame):
+        return sum(body.agent in pool.agents for pool in state.pools.values()) < MAX_POOLS_OF_ONE
+    if isinstance(body, Attach):
+        return sum(pool.holding(body.kind, body.target) is not None for pool in state.pools.values()) < MAX_POOLS_OF_ONE
+    return not isinstance(body, Ack)
 
 
 def _take_claim(state: PartitionState, offset: int, body: Claim) -> None:
@@ -88,7 +96,7 @@ def _take_order(state: PartitionState, offset: int, body: object) -> None:
     if not isinstance(body, _Standing):
         state.count("inputs_of_unknown_kind")
         return
-    pool = _pool(state, body.pool)
+    pool = state.pools.get(body.pool) or _begun(state, body)
     if pool is None:
         return
     recorder = Recorder(state, pool, offset)

@@ -23,7 +23,7 @@ from flyball_controller.serving.doorway import Doorway
 from flyball_controller.serving.measures import Measures
 from flyball_controller.serving.outbox import Outbox, Unanswered, kind_of
 from flyball_controller.serving.refusals import INVALID, Refusal
-from flyball_controller.serving.streams import Stream, Streams, check_attach
+from flyball_controller.serving.streams import Stream, Streams, check_ack, check_attach
 from flyball_core import inputs
 from flyball_core.errors import Rejected, Retryable
 from flyball_proto.codec import Said, pusher_message, read_receiver_message
@@ -150,6 +150,7 @@ class AttachDoor:
                 wrong = f"this stream is of {stream.attach.target}, incarnation {stream.attach.incarnation}"
                 raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, wrong)
             if isinstance(said, inputs.Ack):
+                check_ack(said)
                 stream.outbox.answered(said.version)
                 self._measures.acked(said)
                 await _patiently(partial(pusher.acked, said))

@@ -5,6 +5,7 @@ refuse for them goes on record here too. Of a handshake that fails gRPC tells no
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
@@ -20,6 +21,9 @@ from flyball_service.tls import Tls
 FORBIDDEN = "role"
 LINES_PER_S, LINES_AT_ONCE = 10.0, 100
 """Refused callers that get a line each in the log; what comes faster is counted and told by number."""
+
+MOST_PEERS = 8_192
+"""Connections that are known again."""
 
 _READERS = frozenset({"viewer", "operator"})
 _WRITERS = frozenset({"operator"})
@@ -88,8 +92,11 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
     """Lets through to its handler what a certificate's role allows. On plaintext everybody is let through."""
 
     def __init__(self, tls: Tls | None, refusals: RefusalLog) -> None:
+        self.connections = 0
+        """Connections that came to a call. Over TLS, those that began and did not are strangers', or still idle."""
         self._tls = tls
         self._refusals = refusals
+        self._peers: OrderedDict[str, None] = OrderedDict()
 
     async def intercept_service(
         self,
@@ -101,10 +108,21 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
 
         async def check(context: Context) -> None:
+            self._know(context.peer())
             async with refusing(context, lambda refusal: self._refusals.refused(context, refusal, method)):
                 self._must_be_allowed(method, context)
 
         return _behind(handler, check)
+
+    def _know(self, peer: str) -> None:
+        """Count a connection at its first call; one that was forgotten among too many others is counted again."""
+        if peer in self._peers:
+            self._peers.move_to_end(peer)
+            return
+        self.connections += 1
+        self._peers[peer] = None
+        if len(self._peers) > MOST_PEERS:
+            self._peers.popitem(last=False)
 
     def _must_be_allowed(self, method: str, context: Context) -> None:
         roles = ROLES.get(method, frozenset())

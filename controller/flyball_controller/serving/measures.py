@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flyball_core.inputs import Ack, AckStatus
@@ -35,6 +35,10 @@ class Now:
     heartbeat_age_s: dict[str, float]
     """By pool of the log: age of the newest heartbeat read here, by wall clock. Leases reach only as far."""
     ignored_records: int
+    handshakes: int = 0
+    """Connections over TLS that began."""
+    connections: int = 0
+    """Connections that came to a call."""
     samples_waiting: dict[int, int] = field(default_factory=dict)
     """By partition: samples appended through this controller that their owner has not read."""
     inputs_set_aside: dict[str, int] = field(default_factory=dict)
@@ -150,6 +154,14 @@ class _Living(Collector):
             "",
             {"": now.ignored_records},
         )
+        yield _total("handshakes", "Connections over TLS that began, those refused included.", now.handshakes)
+        yield _total("connections", "Connections that came to a call.", now.connections)
+
+
+def _total(name: str, documentation: str, value: int) -> Metric:
+    family = CounterMetricFamily(f"flyball_controller_{name}", documentation)
+    family.add_metric([], value)
+    return family
 
 
 def _gauge(name: str, documentation: str, label: str, values: Mapping[Label, float]) -> Metric:

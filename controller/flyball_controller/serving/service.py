@@ -40,6 +40,7 @@ from flyball_log.interface import Topic
 from flyball_log.opening import is_kafka
 from flyball_policies.reading import read_document
 from flyball_proto.v1 import services_pb2_grpc as rpc
+from flyball_service.certificate_measures import CertificateMeasures, expiries_of, watch_expiry
 from flyball_service.channels import grpc_server
 from flyball_service.config import Config, ControllerConfig
 from flyball_service.exposing import new_registry, serve_http
@@ -110,6 +111,8 @@ class _Controller:
         self._measures = Measures(self._registry, self._now)
         tls = Tls(config.tls, role="controller", name=self._name) if config.tls is not None else None
         self._tls = tls
+        self._expiries = expiries_of(config, tls)
+        self._registry.register(CertificateMeasures("controller", self._expiries))
         refusals = RefusalLog(self._measures.caller_refused)
         self._doorkeeper = Doorkeeper(tls, refusals)
         self._doorway = Doorway(self._name, self._health, tls, refusals)
@@ -168,7 +171,8 @@ class _Controller:
         self._sharing = Sharing(await join(where), self._health, lambda number, ours: Tenure(number, office, ours))
         self._plane = Plane(log=where, owner=owner, pusher=pusher, pushing=pushing, declared=frozenset(self._policies))
         self._doorway.open(self._plane)
-        return [asyncio.create_task(self._sharing.run()), asyncio.create_task(pushing.run())]
+        running = (self._sharing.run(), pushing.run(), watch_expiry(self._expiries.values()))
+        return [asyncio.create_task(one) for one in running]
 
     async def _end(self, where: Log, server: grpc.aio.Server, tasks: list[asyncio.Task[None]]) -> None:
         """Close in the order that loses nothing: receivers and partitions, doors, log. Raises what ended a loop."""
@@ -221,6 +225,8 @@ class _Controller:
             streams_by_kind=dict(self._attach_door.streams.by_kind()),
             heartbeat_age_s={} if pusher is None else {p: wall_s - beat.wall_s for p, beat in pusher.beats.items()},
             ignored_records=pusher.ignored if pusher is not None else 0,
+            handshakes=self._tls.handshakes if self._tls is not None else 0,
+            connections=self._doorkeeper.connections,
             samples_waiting=self._append_door.waiting() if self._plane is not None else {},
             inputs_set_aside=dict(sum((Counter(one.state.counts) for one in owned), Counter[str]())),
         )

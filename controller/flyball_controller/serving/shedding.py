@@ -116,4 +116,3 @@ class Shedding:
             return SHARE
         self._frames.of(agent, now_s).take(frames, now_s)
         return ""
-

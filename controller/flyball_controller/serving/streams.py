@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from flyball_controller.machine.admission import MAX_NAME, fits
+from flyball_controller.machine.admission import MAX_NAME, answer_fits, fits
+from flyball_controller.machine.answers import MAX_WORDS
 from flyball_controller.serving.doorkeeper import FORBIDDEN
 from flyball_controller.serving.outbox import Outbox
 from flyball_controller.serving.refusals import INVALID, Refusal
-from flyball_core.inputs import Attach
+from flyball_core.inputs import Ack, Attach
 from flyball_proto.codec import Pushed
 from flyball_service.rates import Bucket
 from flyball_service.tls import Identity
@@ -77,6 +78,13 @@ def check_attach(attach: Attach, who: Identity | None) -> None:
     if who.name != attach.target:
         said = f"the certificate is of {kind} {who.name!r}, and this attaches as {attach.target!r}"
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, LYING_NAME, said)
+
+
+def check_ack(ack: Ack) -> None:
+    """Raise `Refusal` for an answer that is longer than any honest one."""
+    if not answer_fits(ack.kind, ack.effective) or len(ack.reason) > MAX_WORDS:
+        said = f"{ack.target} answers at greater length than it can have been asked"
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, said)
 
 
 class Streams:

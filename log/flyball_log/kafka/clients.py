@@ -1,6 +1,6 @@
 """Kafka clients made from the settings, and what their errors mean to Flyball.
 
-The only module that reads certificates and passwords.
+With `credentials` the only module that reads certificates and passwords.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
-from aiokafka.helpers import create_ssl_context
 
 from flyball_core.errors import Fatal, LogUnavailable
+from flyball_log.kafka.credentials import CredentialFiles, RenewedContext
 from flyball_log.kafka.settings import KafkaSettings
 
 REQUEST_MS = 5000
@@ -63,7 +63,10 @@ class Connection(TypedDict):
 
 
 def connection(settings: KafkaSettings) -> Connection:
-    """How to connect; reads certificates and password anew. Raises `Fatal`, with its name, if a file cannot be used."""
+    """How to connect: the password as it is now, certificates as they are when a connection is made.
+
+    Raises `Fatal`, with its name, if a file cannot be used.
+    """
     context, password = None, None
     shown = (settings.ca_file, settings.cert_file, settings.key_file) if settings.tls else ()
     files = [file for file in (*shown, settings.password_file if settings.sasl else None) if file]
@@ -71,9 +74,7 @@ def connection(settings: KafkaSettings) -> Connection:
         _must_open(file)
     try:
         if settings.tls:
-            context = create_ssl_context(
-                cafile=settings.ca_file, certfile=settings.cert_file, keyfile=settings.key_file
-            )
+            context = RenewedContext.of(CredentialFiles(settings.ca_file, settings.cert_file, settings.key_file))
         if settings.sasl and settings.password_file:
             password = Path(settings.password_file).read_text(encoding="utf-8").split("\n", 1)[0]
     except (OSError, SSLError, UnicodeError) as error:

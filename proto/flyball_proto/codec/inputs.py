@@ -48,6 +48,10 @@ from flyball_proto.codec.words import (
 )
 from flyball_proto.v1 import common_pb2, inputs_pb2 as pb
 
+MAX_INPUT_BYTES = 256 * 1024
+"""Largest input that is read at all. No log of ours takes a larger record; Kafka may, from a stranger."""
+_TOO_LARGE = f"too large for an input: the limit is {MAX_INPUT_BYTES} bytes"
+
 _ATTACH = bytes([pb.InputRecord.ATTACH_FIELD_NUMBER << 3 | 2])
 """How the bytes of an attach begin: its field's number, and that a length follows."""
 
@@ -315,7 +319,8 @@ def decode_input(offset: int, value: bytes | None) -> Input:
     """One record of the inputs. Never raises: what cannot be read is `Malformed`, with why."""
     if value is None:
         return Input(offset, 0, Malformed(reason="tombstone"))
-    return Input(offset, zlib.crc32(value), _read_body(value))
+    body = _read_body(value) if len(value) <= MAX_INPUT_BYTES else Malformed(reason=_TOO_LARGE)
+    return Input(offset, zlib.crc32(value), body)
 
 
 def _read_body(value: bytes) -> Body:

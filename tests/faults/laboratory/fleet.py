@@ -89,14 +89,16 @@ class Fleet:
         return self.actors.add(name, "controller", "--config", str(file), module=module)
 
     def engines(
-        self, name: str, engines: Sequence[str], *, pool: str = POOL, controllers: Iterable[str] = (), frames: bool = False
+        self, name: str, engines: Sequence[str], *more: str, pool: str = POOL, controllers: Iterable[str] = ()
     ) -> Actor:
-        """Engines of a pool in one process, not started yet; they seek all controllers unless told which."""
+        """Engines of a pool in one process, not started yet; they seek all controllers unless told which.
+
+        `more` are further arguments of `lab_engines`.
+        """
         doors = ",".join(self.doors[one][0] for one in controllers or self.doors)
         words = ["--controllers", doors, "--engines", ",".join(engines), "--pool", pool, "--name", name]
         words += ["--state", str(self.folder / "state" / name), "--record", str(self.record), "--no-fsync"]
-        words += ["--frames"] if frames else []
-        return self.actors.add(name, *words, module="laboratory.lab_engines")
+        return self.actors.add(name, *words, *more, module="laboratory.lab_engines")
 
     async def says(self, name: str) -> pb.StatusResponse | None:
         """What a controller says of itself and its pools; None if it does not answer, or only why it cannot yet."""

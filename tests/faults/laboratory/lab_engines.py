@@ -7,7 +7,7 @@ without a spool: load, and something to decide on.
 
     --controllers HOST:PORT,...  --engines e0,e1,... | --count N --prefix e  --pool chat  --state FOLDER
     --record FOLDER  [--name engines]  [--http HOST:PORT]  [--gateway gw0]  [--tls FOLDER]  [--hold SECONDS]
-    [--frames]  [--no-fsync]
+    [--pause SECONDS] [--frames]  [--no-fsync]
 
 GET `/engines` tells of each engine (and of the gateway under its name) what `told` says, GET `/summary` how many are
 attached and what versions they hold; `/ready` is 200 once all are attached.
@@ -29,7 +29,7 @@ import grpc
 from aiohttp import web
 
 from flyball_agents.attach_stream import grpc_streams
-from flyball_agents.attaching import Attacher, AttachState, Surroundings
+from flyball_agents.attaching import Attacher, AttachLimits, AttachState, Surroundings
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface
 from flyball_agents.gateway_adapter import GatewayReading, LanePlace, TableDefaults, TableSurface
@@ -212,7 +212,8 @@ class LabEngines:
         limits = ReceiverLimits(hold_s=arguments.hold)
         receiver = Receiver(target, surface, store, limits, seed=1, now_s=time.monotonic(), wall_s=time.time())
         around = Surroundings(rng=random.Random(f"{self._incarnation} {name}"), tell=_silent)
-        return Attacher(receiver, arguments.controllers, grpc_streams(self._tls(kind.value, name)), around)
+        patience = AttachLimits(most_pause_s=arguments.pause)
+        return Attacher(receiver, arguments.controllers, grpc_streams(self._tls(kind.value, name)), around, patience)
 
     def _tls(self, role: str, name: str) -> Tls | None:
         folder = self._arguments.tls
@@ -295,6 +296,7 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gateway")
     parser.add_argument("--tls", type=Path)
     parser.add_argument("--hold", type=float, default=1800.0)
+    parser.add_argument("--pause", type=float, default=AttachLimits().most_pause_s, help="longest before a next try")
     parser.add_argument("--frames", action="store_true")
     parser.add_argument("--no-fsync", dest="fsync", action="store_false", help="kills lose nothing; power cuts would")
     return parser.parse_args(words)

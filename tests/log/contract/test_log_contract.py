@@ -6,7 +6,7 @@ import os
 import pytest
 
 from flyball_core.errors import LogUnavailable, OffsetGone, Rejected
-from flyball_log import Bounds, Entry, Log, Record, Topic, fold, join, open_log, partition_of, scan
+from flyball_log import Bounds, Entry, Log, Record, Topic, fold, join, partition_of, scan
 from flyball_log.limits import MAX_KEY_BYTES, MAX_RECORD_BYTES
 from log_homes import Home
 
@@ -301,10 +301,9 @@ async def test_closing_finishes_what_was_appended(home: Home) -> None:
 
     await log.close()
     offsets = [offset for answer in await asyncio.gather(*appending) for offset in answer]
-    again = await open_log(log.where)
+    again = await home.open(log.where)
 
     assert offsets == [record.offset for record in await read_all(again, Topic.INPUTS, 0)]
-    await again.close()
 
 
 async def test_alone_one_owns_everything(home: Home) -> None:
