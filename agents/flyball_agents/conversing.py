@@ -5,7 +5,7 @@ It knows no stream and no controller, so the same conversation is held over gRPC
 process, and by whoever embeds a receiver. What cannot be read is answered like what is wrong.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flyball_agents.easing import Phase
 from flyball_agents.engine_adapter import offer_directive
@@ -44,11 +44,13 @@ class Conversation:
         self.phase = Phase.HOLDING
         """What the last `beat` found."""
         self._said = ""
+        self._attempts = 0
         self._beat_wall_s = 0.0
 
     def opening(self) -> Attach:
         """The attach that opens a stream, or says anew what has changed; raises what the surface raises."""
-        attach = self.receiver.attach()
+        self._attempts += 1
+        attach = replace(self.receiver.attach(), attempt=self._attempts)
         self._said = attach.capability_hash
         return attach
 

@@ -17,6 +17,7 @@ def farewell(attach: Attach, offset: int) -> Attach:
         incarnation=attach.incarnation,
         attached=False,
         ends=offset,
+        attempt=attach.attempt,
     )
 
 
@@ -28,7 +29,13 @@ def left_behind(pool: PoolState, before: int) -> list[Attach]:
     ]
     return [
         farewell(
-            Attach(pool=PoolId(pool.pool), kind=kind, target=name, incarnation=Incarnation(one.incarnation)),
+            Attach(
+                pool=PoolId(pool.pool),
+                kind=kind,
+                target=name,
+                incarnation=Incarnation(one.incarnation),
+                attempt=one.attach_attempt,
+            ),
             one.attach_offset,
         )
         for kind, name, one in known

@@ -13,7 +13,7 @@ from flyball_controller.machine import PartitionState, Seams, step
 from flyball_controller.machine.orders import INTENTS_OUT_OF_DATE, standing_intent
 from flyball_core.errors import OffsetGone, Rejected
 from flyball_core.ids import OwnerId, PoolId
-from flyball_core.inputs import Claim, Fingerprint, Input, Tick
+from flyball_core.inputs import Claim, Fingerprint, Input, Malformed, Tick
 from flyball_core.outputs import (
     CheckpointDue,
     DecisionRecord,
@@ -59,6 +59,10 @@ class Owned:
     intent_s: float = 0.0
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     """By pool, what policies outside `step` were last asked; an older question is not worth an answer."""
+    unreadable: int = 0
+    """Inputs read here that nobody can read."""
+    last_unreadable: str = ""
+    """Where the last of them stands, and what is wrong with it."""
     unpublished: list[tuple[Topic, Entry]] = field(default_factory=list)
     """What the log did not take yet; it is offered again before anything later."""
 
@@ -156,6 +160,9 @@ class Owner:
         if isinstance(item.body, Claim) and item.offset > owned.epoch and item.body.log_id == self._log.log_id:
             owned.lost, owned.lost_to = True, item.body.owner
             return None
+        if isinstance(item.body, Malformed):
+            owned.unreadable += 1
+            owned.last_unreadable = f"input {item.offset}: {item.body.reason}"
         outputs = step(owned.state, item, owned.seams)
         publications = []
         for output in outputs:

@@ -76,6 +76,8 @@ class Attach:
     effective: Setting = field(default_factory=dict)
     ends: int | None = None
     """Of a farewell: the offset of the attach that it ends, so that one told late ends no later attach."""
+    attempt: int = 0
+    """Which of its incarnation's attaches this is, or that it ends, from 1; 0: the receiver does not count them."""
 
 
 class AckStatus(Enum):

@@ -9,7 +9,7 @@ import pytest
 
 from append_stub import AppendStub, append_door
 from flyball_agents.node.appending import GrpcAppender, LaterAppender, NotOpen, WatchedAppender, reach
-from flyball_agents.shipper import Shipment
+from flyball_agents.shipper import Shed, Shipment
 from flyball_core.errors import Fatal, FlyballError, LogUnavailable, Rejected
 from flyball_core.ids import BootId, PoolId
 from flyball_service.health import Health
@@ -18,13 +18,15 @@ SHIPMENT = Shipment(BootId("1-a"), PoolId("chat"), 0, b"payload", backlog=False)
 NOBODY = "127.0.0.1:1"
 
 PASSES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED", "INTERNAL", "UNKNOWN", "CANCELLED")
+SHEDS = "RESOURCE_EXHAUSTED"
 REFUSES_US = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED")
 
 
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        *((code, LogUnavailable) for code in (*PASSES, "FAILED_PRECONDITION")),
+        *((code, LogUnavailable) for code in (*(code for code in PASSES if code != SHEDS), "FAILED_PRECONDITION")),
+        (SHEDS, Shed),
         *((code, Fatal) for code in REFUSES_US),
         ("INVALID_ARGUMENT", Rejected),
     ],

@@ -48,7 +48,7 @@ NUMBERS = EngineSample._fields[5:]
 
 
 def frame_of(agent: AgentId, seq: int) -> Frame:
-    """A sound frame of one engine and one GPU."""
+    """A sound frame of one engine, which is this agent's own, and one GPU."""
     return Frame(
         agent=agent,
         boot=BootId("b0"),
@@ -58,7 +58,7 @@ def frame_of(agent: AgentId, seq: int) -> Frame:
         monotonic_s=100.0 + seq,
         backlog=False,
         gpus=(GPU,),
-        engines=(SOUND,),
+        engines=(SOUND._replace(engine=EngineId(f"e{agent[1:]}-0" if agent.startswith("a") else f"{agent}-0")),),
     )
 
 
@@ -103,7 +103,7 @@ class Cases:
 
     def _with(self, frame: Frame, number: float) -> Frame:
         name = self.draw.choice([name for name in NUMBERS if name != "kv_used_ratio"])
-        return frame._replace(engines=(with_number(SOUND, name, number),))
+        return frame._replace(engines=(with_number(frame.engines[0], name, number),))
 
     def _poisoned_sample(self, frame: Frame, case: int) -> Frame:
         self.expected["samples_rejected"] += 1
@@ -112,13 +112,13 @@ class Cases:
             gpu = GPU._replace(power_w=self.draw.choice(POISON))
             return frame._replace(gpus=(gpu,))
         number = self.draw.choice(POISON)
-        poisoned = with_number(SOUND, self.draw.choice(NUMBERS), number)
+        poisoned = with_number(frame.engines[0], self.draw.choice(NUMBERS), number)
         if case == 1:  # nothing else in the frame: nothing of it is left
             self.expected["rejected"] += 1
             self.expected["rejected_samples_all"] += 1
             return frame._replace(gpus=(), engines=(poisoned,))
         self.expected["delivered"] += 1
-        return frame._replace(engines=(SOUND, poisoned._replace(engine=EngineId("e1-0"))))
+        return frame._replace(engines=(*frame.engines, poisoned._replace(engine=EngineId("e9-0"))))
 
     def _poisoned_header(self, frame: Frame) -> Frame:
         which = self.draw.randrange(4)

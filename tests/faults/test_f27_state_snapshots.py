@@ -66,7 +66,10 @@ DAMAGES: dict[str, tuple[Callable[[CheckpointPart], CheckpointPart | bytes | Non
         lambda part: replace(part, schema=SCHEMA + 1),
         f"the state is of schema {SCHEMA + 1}, written by a newer Flyball; this one knows {SCHEMA}",
     ),
-    "of an older version": (lambda part: replace(part, schema=OLDEST_SCHEMA - 1), f"schema {OLDEST_SCHEMA - 1}, too old"),
+    "of an older version": (
+        lambda part: replace(part, schema=OLDEST_SCHEMA - 1),
+        f"schema {OLDEST_SCHEMA - 1}, too old",
+    ),
     "of another log": (lambda part: replace(part, log_id=LogId("another")), "it is of another log or partition"),
     "of another partition": (lambda part: replace(part, partition=7), "it is of another log or partition"),
 }

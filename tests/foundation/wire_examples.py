@@ -162,6 +162,15 @@ INPUTS: dict[str, Body] = {
     "attach_gateway_farewell": Attach(
         pool=CHAT, kind=TargetKind.GATEWAY, target="gw-1", incarnation=Incarnation("gw-1-1"), attached=False, ends=41
     ),
+    "attach_gateway_counted_farewell": Attach(
+        pool=CHAT,
+        kind=TargetKind.GATEWAY,
+        target="gw-1",
+        incarnation=Incarnation("gw-1-1"),
+        attached=False,
+        ends=41,
+        attempt=3,
+    ),
     "ack_applied": Ack(
         pool=CHAT,
         kind=TargetKind.ENGINE,

@@ -310,7 +310,7 @@ def _check_directive(message: Directive, told: _Told, found: Findings) -> None:
 def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
     """Slew and dwell of what was accepted, from the decision records in the order of their versions."""
     told = _Told()
-    intervals = {item.offset: item.body.interval_s for item in inputs if isinstance(item.body, Tick)}
+    intervals = _intervals(inputs)
     changed_s: dict[tuple[str, str], float] = {}
     raised_s: dict[tuple[str, str], float] = {}
     at = 0
@@ -343,6 +343,21 @@ def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Find
                 if since < dwell - _EPSILON and not verdict.proposal.policy.startswith("override:"):
                     found.motion.append(f"{record.decision}: {where} raised again after {since:g} s")
                 raised_s[where] = record.time_s
+
+
+def _intervals(inputs: Sequence[Input]) -> dict[int, float]:
+    """By offset, how long after the tick before it each tick came, by clocks; of an owner's first, by wall clocks."""
+    intervals: dict[int, float] = {}
+    epoch, first, wall_s = -1, True, math.nan
+    for item in inputs:
+        body = item.body
+        if isinstance(body, Claim):
+            epoch, first = item.offset, True
+        elif isinstance(body, Tick) and body.epoch == epoch:
+            taken_over = body.wall_s - wall_s
+            intervals[item.offset] = body.interval_s if not (first and taken_over >= 0.0) else taken_over
+            first, wall_s = False, body.wall_s
+    return intervals
 
 
 def check_accounts(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:

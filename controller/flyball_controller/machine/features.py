@@ -22,6 +22,9 @@ LONGEST_LATENCY_S = 3600.0
 FASTEST_TOKENS_PER_S = 1e7
 """A token rate of one engine above this is damage, not load."""
 
+LONGEST_CONTEXT_TOKENS = 1e9
+"""A mean context above this is damage: of requests that are next to none it would be infinite."""
+
 ENGINE_SMOOTHING = 0.4
 """Weight of the newest tick in the engine columns that are smoothed."""
 
@@ -72,6 +75,7 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
         means[means > LONGEST_LATENCY_S] = np.nan
         running = now[:, 0]
         context = now[:, 2] * now[:, 3] / np.where(running > 0, running, np.nan)
+        context[context > LONGEST_CONTEXT_TOKENS] = np.nan
     columns: dict[str, Column] = {
         "running": running,
         "waiting": now[:, 1],

@@ -199,6 +199,11 @@ def _is_sound(frame: Frame) -> bool:
     return all(lengths) and max(chain(lengths, map(len, others)), default=0) <= MAX_NAME
 
 
+def _reject(pool: PoolState, why: str, number: int = 1) -> None:
+    pool.count("samples_rejected", number)
+    pool.count(f"samples_rejected_{why}", number)
+
+
 def _without_excess(pool: PoolState, frame: Frame) -> Frame:
     """The frame with as many engines and queues as one agent may have."""
     engines, gateways = len(frame.engines) - MAX_ENGINES_OF_ONE, len(frame.gateways) - MAX_QUEUES_OF_ONE
@@ -206,7 +211,7 @@ def _without_excess(pool: PoolState, frame: Frame) -> Frame:
         return frame
     for excess, what in ((engines, "engines"), (gateways, "queues")):
         if excess > 0:
-            pool.count(f"samples_rejected_too_many_{what}", excess)
+            _reject(pool, f"too_many_{what}", excess)
     return frame._replace(engines=frame.engines[:MAX_ENGINES_OF_ONE], gateways=frame.gateways[:MAX_QUEUES_OF_ONE])
 
 
@@ -301,12 +306,12 @@ def _read_frame(pool: PoolState, frame: FiledFrame, agent: str, sender: str, roo
             if own < 0:  # counted once for a frame: one that names thousands must not cost that squared
                 own = sum(known.agent == agent for known in engines.values())
             if own >= MAX_ENGINES_OF_ONE or not room.take(engine):
-                pool.count("samples_rejected_too_many_engines", ranks)
+                _reject(pool, "too_many_engines", ranks)
                 continue
             own += 1
             state = engines[engine] = EngineState(engine=engine)
         elif _is_anothers(state, agent, tick):
-            pool.count("samples_rejected_anothers_engine", ranks)
+            _reject(pool, "anothers_engine", ranks)
             continue
         source = sender + told
         state.agent = agent
@@ -331,11 +336,11 @@ def _read_queue(pool: PoolState, sample: GatewaySample, agent: str, source: str,
     known = pool.queues.get(key)
     row = _gateway_numbers(sample)
     if known is not None and _is_anothers(known, agent, pool.tick):
-        pool.count("samples_rejected_anothers_queue")
+        _reject(pool, "anothers_queue")
         return
     if known is None or known.source != source:
         if known is None and not _room_for_queue(pool, agent):
-            pool.count("samples_rejected_too_many_queues")
+            _reject(pool, "too_many_queues")
             return
         pool.queues[key] = QueueState(
             source=source, row=row, row_monotonic_s=monotonic_s, row_tick=pool.tick, agent=agent

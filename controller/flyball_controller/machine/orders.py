@@ -41,6 +41,8 @@ MAX_OVERRIDES = 256
 INTENTS_OUT_OF_DATE = "intents_out_of_date"
 MAX_GATEWAYS = 256
 MAX_GRANTS = 256
+MAX_BEFORE = 4
+"""Most earlier incarnations remembered of one target."""
 MAX_REBASES = 64
 REBASE_S = 600.0
 """How long a rebase counts for receivers that attach after it."""
@@ -186,11 +188,10 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
         return
     if body.kind is TargetKind.GATEWAY:
         gateway = pool.gateways.setdefault(body.target, GatewayState(gateway=body.target))
-        if _left_before(gateway, body, pool):
+        if _comes_late(gateway, body, pool):
             return
         if body.attached:
-            _note_twin(gateway, body, recorder)
-            gateway.attach_offset = recorder.version.revision
+            _note_attach(gateway, body, recorder)
         gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
         if body.attached:
             _reconcile(gateway.holding, body, recorder, restarted=gateway.incarnation != body.incarnation)
@@ -199,34 +200,55 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
                 gateway.holding.must_publish = True  # it has eased since: a table has no way to be led
         return
     engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
-    if _left_before(engine, body, pool):
+    if _comes_late(engine, body, pool):
         return
     if body.attached:
-        _note_twin(engine, body, recorder)
-        engine.attach_offset = recorder.version.revision
+        _note_attach(engine, body, recorder)
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
     if body.attached:
         _attach_engine(engine, body, recorder)
 
 
-def _left_before(known: EngineState | GatewayState, body: Attach, pool: PoolState) -> bool:
-    """Whether this is a late farewell: its incarnation has a successor here, or has attached anew elsewhere."""
-    if body.attached:
-        return False
+def _comes_late(known: EngineState | GatewayState, body: Attach, pool: PoolState) -> bool:
+    """Whether the log took this only after what had made it untrue: its receiver has long attached elsewhere.
+
+    While the log is away, attaches and farewells of one receiver wait at several controllers, and come in any order.
+    """
+    late = _attach_is_late(known, body) if body.attached else _farewell_is_late(known, body)
+    if late:
+        pool.count(late)
+    return bool(late)
+
+
+def _attach_is_late(known: EngineState | GatewayState, body: Attach) -> str:
+    """Under which count; empty if it is not."""
+    if known.attached and body.incarnation != known.incarnation and body.incarnation in known.before:
+        return "attaches_of_an_earlier_incarnation"
+    if body.incarnation == known.incarnation and 0 < body.attempt <= known.attach_attempt:
+        return "attaches_overtaken"
+    return ""
+
+
+def _farewell_is_late(known: EngineState | GatewayState, body: Attach) -> str:
+    """Under which count; empty if it is not."""
     if known.incarnation not in ("", body.incarnation):
-        pool.count("detaches_of_another_incarnation")
-        return True
-    if body.ends is not None and body.ends < known.attach_offset:
-        pool.count("detaches_of_another_attach")
-        return True
-    return False
+        return "detaches_of_another_incarnation"
+    if body.attempt and known.attach_attempt:  # the receiver's own order, which no controller's delay can turn round
+        overtaken = body.attempt < known.attach_attempt
+    else:
+        overtaken = body.ends is not None and body.ends < known.attach_offset
+    return "detaches_of_another_attach" if overtaken else ""
 
 
-def _note_twin(known: EngineState | GatewayState, body: Attach, recorder: Recorder) -> None:
-    """Raise an alarm if another incarnation under this name is attached and has not left."""
-    if known.attached and known.incarnation not in ("", body.incarnation):
-        summary = f"{body.target}: incarnation {body.incarnation} came while {known.incarnation} had not left"
-        recorder.note(RecordKind.ALARM, recorder.decision, summary, target_kind=body.kind, target=body.target)
+def _note_attach(known: EngineState | GatewayState, body: Attach, recorder: Recorder) -> None:
+    """Remember which attach this is. Raise an alarm if another incarnation is attached and has not left."""
+    if known.incarnation not in ("", body.incarnation):
+        if known.attached:
+            summary = f"{body.target}: incarnation {body.incarnation} came while {known.incarnation} had not left"
+            recorder.note(RecordKind.ALARM, recorder.decision, summary, target_kind=body.kind, target=body.target)
+        earlier = [name for name in known.before if name != body.incarnation]
+        known.before = [*earlier, known.incarnation][-MAX_BEFORE:]
+    known.attach_offset, known.attach_attempt = recorder.version.revision, body.attempt
 
 
 def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> None:

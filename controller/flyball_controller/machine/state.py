@@ -105,6 +105,10 @@ class EngineState:
     attached: bool = False
     attach_offset: int = -1
     """Of the last attach; a farewell to an earlier one is late."""
+    attach_attempt: int = 0
+    """Which of its incarnation's attaches that was; 0: it does not count them."""
+    before: list[str] = field(default_factory=list)
+    """Its last few incarnations: none of them comes back while its successor is attached."""
     capability_hash: str = ""
     knobs: dict[str, KnobSpec] = field(default_factory=dict)
     phase: str = SERVING
@@ -158,6 +162,8 @@ class GatewayState:
     incarnation: str = ""
     attached: bool = False
     attach_offset: int = -1
+    attach_attempt: int = 0
+    before: list[str] = field(default_factory=list)
     gone_s: float | None = None
     holding: Holding = field(default_factory=Holding)
     published: RoutingTable | None = None

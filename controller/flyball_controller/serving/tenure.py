@@ -34,6 +34,8 @@ ALIVE_WITHIN_S = 90.0
 """An append may take 30 s and is tried again; a loop that has not turned for so long is stuck."""
 _RETRY_S = (0.5, 15.0)
 _LOOK_S = 0.1
+TELL_S = 60.0
+"""What cannot be read is told so often at most."""
 
 
 class Beat:
@@ -99,6 +101,7 @@ class Tenure:
         self._backoff = Backoff(Random(), *_RETRY_S)
         self._ending = asyncio.Event()
         self._name = f"partition {partition}"
+        self._told, self._told_s = 0, -float("inf")
         self.ticked = False
         """Whether it has ticked since it was last taken."""
 
@@ -211,8 +214,16 @@ class Tenure:
         await office.owner.tick(self.partition, self._beat.strike(began_s), office.wall())
         office.measures.tick_s.observe(_now_s() - began_s)
         self.ticked = True
+        self._tell_unreadable(owned)
         self._backoff.reset()
         office.health.has(self._name)
+
+    def _tell_unreadable(self, owned: Owned) -> None:
+        """Say what nobody could read, once a minute at most, and where the last of it stands."""
+        new = owned.unreadable - self._told
+        if new > 0 and _now_s() - self._told_s >= TELL_S:
+            self._told, self._told_s = owned.unreadable, _now_s()
+            log.warning("inputs_unreadable", partition=self.partition, count=new, last=owned.last_unreadable)
 
     async def _lost(self, owned: Owned) -> None:
         """A later claim stands: stop, and claim again only if this partition stays ours."""
@@ -247,6 +258,7 @@ class Tenure:
     def _drop(self) -> None:
         self._office.owner.drop(self.partition)
         self.ticked = False
+        self._told = 0
 
     async def _rest(self, seconds: float) -> None:
         with suppress(TimeoutError):

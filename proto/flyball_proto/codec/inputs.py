@@ -100,6 +100,7 @@ def fill_attach(m: pb.Attach, body: Attach) -> None:
     fill_setting(m.effective, body.effective)
     if body.ends is not None:
         m.ends = body.ends
+    m.attempt = body.attempt
 
 
 def read_attach(m: pb.Attach) -> Attach:
@@ -116,6 +117,7 @@ def read_attach(m: pb.Attach) -> Attach:
         held=read_version(m.held) if m.HasField("held") else None,
         effective=read_known(m.effective),
         ends=m.ends if m.HasField("ends") else None,
+        attempt=m.attempt,
     )
 
 

@@ -232,6 +232,7 @@ class Attach(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     EFFECTIVE_FIELD_NUMBER: builtins.int
     ENDS_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
     pool: builtins.str
     kind: flyball_proto.v1.common_pb2.TargetKind.ValueType
     target: builtins.str
@@ -241,6 +242,8 @@ class Attach(google.protobuf.message.Message):
     """over the knobs; a directive names the one it was made for"""
     ends: builtins.int
     """of a farewell: offset of the attach that it ends; a later attach stands"""
+    attempt: builtins.int
+    """which of its incarnation's attaches, from 1, so that one told late is known; 0: not counted"""
     @property
     def knobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[flyball_proto.v1.common_pb2.KnobSpec]: ...
     @property
@@ -262,9 +265,10 @@ class Attach(google.protobuf.message.Message):
         held: flyball_proto.v1.common_pb2.Version | None = ...,
         effective: collections.abc.Mapping[builtins.str, flyball_proto.v1.common_pb2.Value] | None = ...,
         ends: builtins.int | None = ...,
+        attempt: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ends", b"_ends", "ends", b"ends", "held", b"held"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ends", b"_ends", "attached", b"attached", "capability_hash", b"capability_hash", "effective", b"effective", "ends", b"ends", "held", b"held", "incarnation", b"incarnation", "kind", b"kind", "knobs", b"knobs", "pool", b"pool", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ends", b"_ends", "attached", b"attached", "attempt", b"attempt", "capability_hash", b"capability_hash", "effective", b"effective", "ends", b"ends", "held", b"held", "incarnation", b"incarnation", "kind", b"kind", "knobs", b"knobs", "pool", b"pool", "target", b"target"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_ends", b"_ends"]) -> typing.Literal["ends"] | None: ...
 
 global___Attach = Attach

@@ -41,13 +41,15 @@ async def judge(
     log: Log,
     *,
     gone: Collection[str] = (),
+    there: Collection[str] = (),
     grace_s: float = GRACE_S,
     replays: bool = True,
     fingerprint: Fingerprint | None = None,
 ) -> Verdict:
     """Judge what was recorded against the log.
 
-    `gone` are targets that were still struck at the end: of them nothing is missed. What was told less than `grace_s`
+    `gone` are targets that were still struck at the end: of them nothing is missed. `there` are those that knew
+    themselves attached then: the log must know it too. What was told less than `grace_s`
     of the machine's time before the end may be unanswered. `replays=False` leaves promise 7 alone. `fingerprint` is
     what the log's claims should bear; that of this process unless told otherwise. Raises as `Log.read`.
     """
@@ -56,7 +58,7 @@ async def judge(
     specs = _specs(partitions)
     judge_applied(log.log_id, record.applied, partitions, verdict)
     for partition, recorded in enumerate(partitions):
-        _judge_told(recorded, record, gone, grace_s, verdict[Promise.ORDER])
+        _judge_told(recorded, record, gone, there, grace_s, verdict[Promise.ORDER])
         _judge_machine(partition, recorded, verdict)
     _judge_values(record.applied, specs, verdict[Promise.MOTION])
     judge_leases(record, specs, gone, verdict[Promise.EASING])
@@ -144,7 +146,9 @@ def _was_told(event: Applied, told: Mapping[Version, set[str]]) -> bool:
     return any(key.startswith(first) and key.endswith(last) for key in told.get(event.version, ()))
 
 
-def _judge_told(recorded: Recorded, record: Record, gone: Collection[str], grace_s: float, answer: Answer) -> None:
+def _judge_told(
+    recorded: Recorded, record: Record, gone: Collection[str], there: Collection[str], grace_s: float, answer: Answer
+) -> None:
     """Whether each target's last order was answered, and whether answers say what was done."""
     last: dict[tuple[str, str], Version] = {}
     contents: dict[tuple[str, str, Version], object] = {}
@@ -154,6 +158,7 @@ def _judge_told(recorded: Recorded, record: Record, gone: Collection[str], grace
             answer.unexpected.append(f"{kind} {name} was told two different things under {message.version}")
         last[kind, str(name)] = message.version
     answered, left = _answers(recorded)
+    answer.lost += [f"{kind} {name} is attached, and the log says that it left" for kind, name in left if name in there]
     applied = {(event.kind, event.target, event.version) for event in record.applied}
     watched = {(event.kind, event.target) for event in record.applied}
     for who, answers in answered.items():
@@ -178,7 +183,7 @@ def _judge_told(recorded: Recorded, record: Record, gone: Collection[str], grace
 def _answers(recorded: Recorded) -> tuple[dict[tuple[str, str], dict[Version, bool]], set[tuple[str, str]]]:
     """By target, the versions it answered to and whether it took them; and who has left."""
     answered: dict[tuple[str, str], dict[Version, bool]] = defaultdict(dict)
-    left: set[tuple[str, str]] = set()
+    attached: dict[tuple[str, str], tuple[int, str] | None] = {}
     for item in recorded.inputs:
         body = item.body
         if isinstance(body, Ack):
@@ -187,13 +192,21 @@ def _answers(recorded: Recorded) -> tuple[dict[tuple[str, str], dict[Version, bo
             versions[body.version] = versions.get(body.version, False) or taken
         elif isinstance(body, Attach):
             who = body.kind.value, body.target
+            standing = attached.get(who)
             if body.attached:
-                left.discard(who)
-            else:
-                left.add(who)
+                attached[who] = item.offset, body.incarnation
+            elif standing is None or _ends(body, item.offset, standing):
+                attached[who] = None
             if body.held is not None:
                 answered[who][body.held] = True
+    left = {who for who, standing in attached.items() if standing is None}
     return answered, left
+
+
+def _ends(farewell: Attach, offset: int, standing: tuple[int, str]) -> bool:
+    """Whether a farewell ends that attach: one that is late, or of another incarnation, does not."""
+    ends = offset if farewell.ends is None else farewell.ends
+    return farewell.incarnation == standing[1] and ends >= standing[0]
 
 
 def _judge_machine(partition: int, recorded: Recorded, verdict: Verdict) -> None:

@@ -10,7 +10,8 @@ without a spool: load, and something to decide on.
     [--pause SECONDS] [--frames]  [--no-fsync]
 
 GET `/engines` tells of each engine (and of the gateway under its name) what `told` says, GET `/summary` how many are
-attached and what versions they hold; `/ready` is 200 once all are attached.
+attached and what versions they hold, `/appends` when which node's frames were taken; `/ready` is 200 once all are
+attached.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import random
 import signal
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 PER_NODE = 8
 """Engines whose telemetry comes in one frame."""
 FRAME_S = 1.0
+MOST_APPENDS = 100_000
 APPEND_S = 5.0
 """Longest wait for one append; a frame that is not taken by then is dropped, and counted."""
 
@@ -140,6 +142,8 @@ class LabEngines:
         self._names: tuple[str, ...] = tuple(names)
         self.frames: Counter[str] = Counter()
         """Frames by what became of them: `delivered`, `dropped`."""
+        self.appends: deque[tuple[int, float, float]] = deque(maxlen=MOST_APPENDS)
+        """Of each frame that was taken: its node's number, the wall time of the answer, the seconds it took."""
         self.attachers = {name: self._engine(name) for name in self._names}
         if arguments.gateway:
             self.attachers[arguments.gateway] = self._gateway(arguments.gateway)
@@ -226,11 +230,15 @@ class LabEngines:
         async def summary(_: web.Request) -> web.Response:
             return web.json_response(self.summary())
 
+        async def appends(_: web.Request) -> web.Response:
+            return web.json_response({"appends": list(self.appends), "node_of": self._scripted.node_of})
+
         async def ready(_: web.Request) -> web.Response:
             return web.json_response(self.summary(), status=200 if self._attached() == len(self.attachers) else 503)
 
         app = web.Application()
         app.add_routes([web.get("/engines", engines), web.get("/summary", summary), web.get("/ready", ready)])
+        app.add_routes([web.get("/appends", appends)])
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, *split_address(self._arguments.http)).start()
@@ -249,9 +257,11 @@ class LabEngines:
                 request = pb.AppendRequest(entries=[pb.AppendEntry(pool=frame.pool, record=encode_input(frame))])
                 # The stub's type is the blocking one; on an aio channel it gives aio calls.
                 append = cast("_Append", AppendServiceStub(own).Append)
+                asked_s = time.monotonic()
                 try:
                     await append(request, timeout=APPEND_S)
                     self.frames["delivered"] += 1
+                    self.appends.append((number, time.time(), time.monotonic() - asked_s))
                 except grpc.aio.AioRpcError:
                     self.frames["dropped"] += 1
                     turn += 1

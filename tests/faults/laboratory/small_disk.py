@@ -28,7 +28,7 @@ def words(folder: Path, megabytes: float, module: str, *arguments: str) -> tuple
 def required() -> None:
     """Skip the test where there can be no such disk, or fail it if everything is required."""
     if _unshare() is None:
-        why = "a small disk needs user namespaces, or root: neither `unshare --user --mount` nor `unshare --mount` works"
+        why = "a small disk needs a mount namespace: neither `unshare --user --mount` nor `unshare --mount` works"
         if os.environ.get("FLYBALL_REQUIRE") == "all":
             pytest.fail(why)
         pytest.skip(why)

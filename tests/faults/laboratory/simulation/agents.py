@@ -1,4 +1,4 @@
-"""Node agents: the product's agent, spool and shipper, on a disk that can be full, lose its last writes, or change a byte.
+"""Node agents: the product's agent, spool and shipper, on a disk that can be full, forget, or change a byte.
 
 Spools lie in real files, so that what is cut off and what is damaged is what it would be; nothing is ever synced.
 """
@@ -92,6 +92,8 @@ class Agent:
         self.way = Way()
         self.clock_s = 0.0
         """By how much its wall clock is wrong."""
+        self.resting = False
+        """Whether it samples no more, so that the last frames can get through."""
         self.made = 0
         self._appender = LogAppender(FaultyLog(stage.brokers, self.way))
         self._sampler = _Sampler(name, sample)
@@ -150,7 +152,7 @@ class Agent:
 
     async def _beat(self, agent: NodeAgent, fresh: Signal) -> None:
         due_s = self._now_s
-        while True:
+        while not self.resting:
             for frame in agent.tick(self._now_s, WALL_S + self._now_s + self.clock_s):
                 self.made += 1
                 self._write("made", frame.boot, frame.pool, frame.seq, "")

@@ -6,12 +6,16 @@ Either end may be frozen, cut off or gone without the other being told; then kee
 from collections import deque
 from collections.abc import Callable
 from random import Random
+from typing import Generic, TypeVar
 
 from flyball_controller.pusher import Message
 from flyball_controller.serving.outbox import Outbox
 from flyball_core.inputs import Ack, Attach
+from flyball_proto.codec import Said
 from laboratory.simulation.faulty_log import Way
 from laboratory.simulation.kernel import Process, Signal
+
+T = TypeVar("T")
 
 HOP_S = 0.01
 """Longest time that a message is under way when nothing is wrong."""
@@ -19,13 +23,13 @@ KEEPALIVE_S = 5.0
 """After so long without a sign a controller ends a stream."""
 
 
-class End:
+class End(Generic[T]):
     """One end of a stream: who is there, what has come, and whether it is still open as far as this end knows."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.news = Signal()
-        self.came: deque[Message | Ack | Attach] = deque()
+        self.came: deque[T] = deque()
         self.open = True
         self.refused = ""
         self._last_s = 0.0
@@ -35,7 +39,7 @@ class End:
         self._last_s = max(self._last_s, at_s)
         self.process.at(self._last_s, act)
 
-    def take(self, message: Message | Ack | Attach) -> None:
+    def take(self, message: T) -> None:
         """A message arrived."""
         if self.open:
             self.came.append(message)
@@ -51,8 +55,8 @@ class Stream:
     """One stream. It is the pusher's link to the receiver."""
 
     def __init__(self, controller: Process, receiver: Process, way: Way, random: Random) -> None:
-        self.controller = End(controller)
-        self.receiver = End(receiver)
+        self.controller = End[Said](controller)
+        self.receiver = End[Message](receiver)
         self.attach: Attach | None = None
         """As the receiver said last, at the controller."""
         self._way = way
@@ -64,7 +68,7 @@ class Stream:
         self._outbox.put(message)
         self._flush()
 
-    def say(self, said: Ack | Attach) -> None:
+    def say(self, said: Said) -> None:
         """The receiver says something."""
         if self.receiver.open:
             self.controller.deliver(self._reach_s(), lambda: self.controller.take(said))

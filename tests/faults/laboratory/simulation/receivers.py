@@ -1,10 +1,11 @@
-"""Engines and gateways: each a process with the product's receiver in it, its record on disk, and a stream to keep open.
+"""Engines and gateways: each a process with the product's receiver in it, its store on disk, and a stream to keep.
 
 What a receiver takes goes on record before it is on disk as held, and by then it is on disk as being tried. Leases are
 put on record as they would be by somebody who looked over the receiver's shoulder, not as it reckons itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -20,6 +21,7 @@ from flyball_core.ids import Incarnation
 from flyball_core.inputs import Ack, AckStatus, TargetKind
 from flyball_core.knobs import Value
 from flyball_core.outputs import Directive, Heartbeat, RoutingTable
+from flyball_proto.codec import Said
 from flyball_service.channels import Backoff
 from harness.scripted_pool import WALL_S
 from laboratory.record import Applied, Eased, Renewed
@@ -68,7 +70,7 @@ class Attached:
         kind: TargetKind,
         name: str,
         launch: Callable[[], Surface],
-        controllers: list[Controller],
+        controllers: Sequence[Controller],
         hold_s: float,
     ) -> None:
         """`launch` starts what is governed, as it would start without Flyball, and gives its surface."""
@@ -180,9 +182,7 @@ class Attached:
                 continue
             stream = self.stream = Stream(controller.process, self.process, self.way, self._random)
             attach = conversation.opening()
-            stream.controller.deliver(
-                self.way.reach_s(self._now_s), lambda to=controller, on=stream, said=attach: to.accept(on, said)
-            )
+            stream.controller.deliver(self.way.reach_s(self._now_s), partial(controller.accept, stream, attach))
             if await self._converse(conversation, stream):
                 backoff.reset()
             refused = stream.receiver.refused
@@ -201,13 +201,12 @@ class Attached:
                 await wait_for(stream.receiver.news, left_s)
                 continue
             message = stream.receiver.came.popleft()
-            assert not isinstance(message, Ack) and hasattr(message, "version")
             heard_s, heard = self._now_s, True
             for said in self._answer(conversation, message):
                 stream.say(said)
         return heard
 
-    def _answer(self, conversation: Conversation, message: Message) -> tuple[Ack | object, ...]:
+    def _answer(self, conversation: Conversation, message: Message) -> tuple[Said, ...]:
         before = self.held
         answers = conversation.answer(message, now_s=self._now_s, wall_s=WALL_S + self._now_s)
         self.held = conversation.receiver.held.version
