@@ -71,35 +71,46 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="which; all if none is named")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"per target (default {SECONDS})")
     parser.add_argument("--list", action="store_true", help="the targets")
-    parser.add_argument("--replay", nargs="+", metavar=("TARGET", "FILE"), help="run inputs once, as they are")
+    parser.add_argument(
+        "--replay", nargs="+", default=[], metavar=("TARGET", "FILE"), help="run inputs once, as they are"
+    )
     parser.add_argument("--keep", action="store_true", help="choose the corpus anew from it and what was found")
     asked = parser.parse_args()
     known = targets()
-    if asked.replay:
-        return replay(known[asked.replay[0]], [Path(file) for file in asked.replay[1:]])
     if asked.list:
         print("\n".join(known))
         return 0
-    if unknown := [name for name in asked.targets if name not in known]:
+    names = asked.targets or asked.replay[:1] or known
+    if unknown := [name for name in names if name not in known]:
         print(f"fuzz: there is no target {', '.join(unknown)}; there is {', '.join(known)}", file=sys.stderr)
         return 2
-    names = asked.targets or list(known)
+    if asked.replay:
+        return replay(target_of(names[0]), [Path(file) for file in asked.replay[1:]])
     if asked.keep:
         for name in names:
-            keep(name, known[name])
+            keep(name, target_of(name))
         return 0
     set_up()
     runs = [fuzz(name, asked.seconds) for name in names]
-    print(f"{sum(run.executions for run in runs):,} runs of {len(runs)} targets, {sum(len(r.finds) for r in runs)} finds")
+    print(
+        f"{sum(run.executions for run in runs):,} runs of {len(runs)} targets, {sum(len(r.finds) for r in runs)} finds"
+    )
     return 1 if any(run.finds or not run.executions for run in runs) else 0
 
 
-def targets() -> dict[str, Target]:
-    """All targets by name, imported as the tests import them."""
+def targets() -> Sequence[str]:
+    """The names of all targets."""
     sys.path[:0] = [str(ROOT / place) for place in PLACES]
     from fuzz_targets import TARGETS
 
     return TARGETS
+
+
+def target_of(name: str) -> Target:
+    """A target, imported as the tests import it."""
+    from fuzz_targets import target_of as target
+
+    return target(name)
 
 
 def set_up() -> None:
@@ -127,7 +138,6 @@ def fuzz(name: str, seconds: int) -> Run:
         f"-max_len={MOST_BYTES}",
         f"-artifact_prefix={FOUND / name}/",
         "-print_final_stats=1",
-        "-close_fd_mask=1",
     ]
     command = [ENVIRONMENT / "bin" / "python", __file__, "--guided", name, *options, found, corpus]
     said = (FOUND / name / "said.txt").open("w+", errors="replace")
@@ -177,7 +187,8 @@ def guided(name: str, arguments: Sequence[str]) -> None:
 
     atheris.enabled_hooks.add("str")
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
-        target = targets()[name]
+        targets()
+        target = target_of(name)
     atheris.Setup([sys.argv[0], *arguments], target)
     atheris.Fuzz()
 

@@ -14,12 +14,22 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flyball_agents.offers import sound
 from flyball_core.fencing import Version
 from flyball_core.ids import Incarnation, LogId
 from flyball_core.knobs import Setting
 
 _FORMAT = 1
 _AUDIT_BYTES = 1 << 20
+_KINDS = {
+    "generation": int,
+    "values": dict,
+    "incarnation": str,
+    "log_id": str,
+    "wall_s": float,
+    "refusal": str,
+    "eased": bool,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +84,7 @@ class ReceiverStore:
                 generation, held = _decode(path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                 self._set_aside(path, error)
                 continue
             if generation > self._generation:
@@ -151,6 +161,8 @@ def _decode(data: bytes) -> tuple[int, Held]:
     fields = json.loads(body)
     if fields["format"] != _FORMAT:
         raise ValueError(f"format {fields['format']}, this Flyball reads {_FORMAT}")
+    if wrong := [name for name, kind in _KINDS.items() if type(fields[name]) is not kind]:
+        raise ValueError(f"{', '.join(wrong)} of another type than is written")
     return fields["generation"], Held(
         version=_version(fields["version"]),
         values=fields["values"],
@@ -175,4 +187,7 @@ def _version(plain: list[str | int] | None) -> Version | None:
     if plain is None:
         return None
     log_id, partition, epoch, revision = plain
-    return Version(log_id=LogId(str(log_id)), partition=int(partition), epoch=int(epoch), revision=int(revision))
+    version = Version(log_id=LogId(str(log_id)), partition=int(partition), epoch=int(epoch), revision=int(revision))
+    if not sound(version):
+        raise ValueError(f"{plain} is no version")
+    return version

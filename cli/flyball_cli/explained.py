@@ -1,10 +1,9 @@
 """The documents of `explanation` in words: what a person reads who asks why."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from flyball_cli.wording import aligned, change, feature, features, instant, quantity, seconds, tally
+from flyball_cli.wording import aligned, calendar, change, feature, features, instant, quantity, seconds, tally
 
 Document = Mapping[str, Any]
 _INDENT = "      "
@@ -18,7 +17,7 @@ def document_lines(document: Document) -> list[str]:
 
 
 def _wall(document: Document) -> str:
-    return f"{datetime.fromtimestamp(document['wall_s'], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return calendar(document["wall_s"])
 
 
 def _regime(document: Document) -> str:

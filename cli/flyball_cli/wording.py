@@ -4,7 +4,9 @@ A feature's unit follows from its name, as everywhere in Flyball; this module on
 it out. JSON output never goes through here: there the plain numbers stand.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from flyball_core.knobs import Value
@@ -53,6 +55,8 @@ def seconds(value: float) -> str:
 
 def span(value: float) -> str:
     """A longer stretch of time, in its two leading units: `45 s`, `5 min 3 s`, `2 h 10 min`, `3 d 4 h`."""
+    if not math.isfinite(value):
+        return f"{value:g} s"
     if abs(value) < 60.0:
         return f"{value:.1f} s" if abs(value) < 10.0 else f"{value:.0f} s"
     left = int(abs(value))
@@ -64,6 +68,14 @@ def span(value: float) -> str:
     return " ".join(part for part in parts[:2] if part)
 
 
+def calendar(wall_s: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """A moment of Unix time, in UTC; as plain seconds where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(wall_s, UTC).strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return f"{wall_s:g} s after 1970"
+
+
 def instant(value: float) -> str:
     """A time of the machine's clock, which counts from its first tick."""
     return f"{value:.0f} s"
@@ -71,6 +83,8 @@ def instant(value: float) -> str:
 
 def quantity(name: str, value: float) -> str:
     """A feature's value with its unit."""
+    if not math.isfinite(value):
+        return f"{value:g}"
     if name in _SHARES:
         return f"{value:.1%}"
     unit = _RATES.get(name) or _COUNTS.get(name)

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field, replace
 from flyball_controller.checkpoints import SLOTS, checkpoint_entries, find_checkpoint
 from flyball_controller.machine import PartitionState, Seams, step
 from flyball_controller.machine.orders import INTENTS_OUT_OF_DATE, standing_intent
-from flyball_core.errors import OffsetGone, Rejected
+from flyball_core.errors import LogExchanged, OffsetGone, Rejected
 from flyball_core.ids import OwnerId, PoolId
 from flyball_core.inputs import Claim, Fingerprint, Input, Malformed, Tick
 from flyball_core.outputs import (
     CheckpointDue,
     DecisionRecord,
-    Directive,
-    Heartbeat,
     Output,
-    RoutingTable,
     Snapshot,
     TickRecord,
     Tombstone,
@@ -71,11 +68,11 @@ def publication(output: Output) -> tuple[Topic, Entry] | None:
     """Where an output goes and as what; None for what stays in the process."""
     if isinstance(output, (DecisionRecord, TickRecord)):
         return Topic.DECISIONS, Entry(output.pool.encode(), _audit(output))
-    if isinstance(output, (Directive, RoutingTable, Heartbeat)):
-        return Topic.DIRECTIVES, Entry(compacted_key(output).encode(), encode_directive(output))
     if isinstance(output, Tombstone):
         return Topic.DIRECTIVES, Entry(output.key.encode(), None)
-    return None
+    if isinstance(output, (Snapshot, CheckpointDue)):
+        return None
+    return Topic.DIRECTIVES, Entry(compacted_key(output).encode(), encode_directive(output))
 
 
 def _audit(output: DecisionRecord | TickRecord) -> bytes:
@@ -128,6 +125,9 @@ class Owner:
             await self._repeat_orders(owned, partition)
         tick = Tick(epoch=owned.epoch, interval_s=interval_s, wall_s=wall_s)
         [offset] = await self._log.append(Topic.INPUTS, partition, [Entry(b"", encode_input(tick))])
+        if 0 <= offset < owned.next_offset:
+            said = f"a tick of partition {partition} stands at {offset}, and {owned.next_offset} inputs were read"
+            raise LogExchanged(f"{self._log.where} is another log than it was: {said}")
         await self._step_to(owned, partition, offset + 1)
 
     async def poll(self, partition: int) -> int:

@@ -8,6 +8,7 @@ FlyballError
 │   └── OffsetGone        (asked for, first kept)
 └── Fatal            this process cannot go on; an operator must act
     ├── LogCorrupt        (where, what was found)
+    ├── LogExchanged
     └── NotALog
 """
 
@@ -66,6 +67,10 @@ class LogCorrupt(Fatal):
         self.where = where
         self.offset = offset
         super().__init__(f"{where}: record {offset} is damaged: {found}")
+
+
+class LogExchanged(Fatal):
+    """Where the open log was there is another one now, or none: what was read no longer counts."""
 
 
 class NotALog(Fatal):

@@ -7,7 +7,7 @@ Knows nothing of what the records mean. Importing it imports no Kafka client.
 from flyball_log.folding import fold, scan
 from flyball_log.interface import Bounds, Entry, Log, Membership, Record, Topic
 from flyball_log.membership import join
-from flyball_log.opening import open_log
+from flyball_log.opening import identify_log, open_log
 from flyball_log.partitioning import partition_of
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Record",
     "Topic",
     "fold",
+    "identify_log",
     "join",
     "open_log",
     "partition_of",

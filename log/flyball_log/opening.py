@@ -7,9 +7,11 @@ Refuses to make a log: that is asked for by name elsewhere, never a side effect.
 """
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyball_core.errors import Rejected
+from flyball_core.ids import LogId
 from flyball_log.interface import Log
 
 if TYPE_CHECKING:
@@ -55,3 +57,14 @@ async def open_log(where: str, *, read_only: bool = False, kafka: "KafkaSettings
     from flyball_log.kafka import KafkaLog, settings_for
 
     return await KafkaLog.open(settings_for(where, kafka), read_only=read_only)
+
+
+async def identify_log(where: str, *, kafka: "KafkaSettings | None" = None) -> LogId:
+    """The id of the log that `where` names now; it need not be the one that was opened there. Raises as `open_log`."""
+    if not is_kafka(where):
+        from flyball_log.embedded.folder import read_meta
+
+        return (await asyncio.to_thread(read_meta, Path(where))).log_id
+    from flyball_log.kafka import identify, settings_for
+
+    return await identify(settings_for(where, kafka))

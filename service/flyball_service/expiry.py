@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from flyball_core.errors import Rejected
 from flyball_core.file_marks import Marks, marks_of
-from flyball_service.certificate_files import CA_FILE, CERT_FILE, validities
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, Validity, validities
 
 WARN_BEFORE_S = 7 * 86_400.0
-"""A certificate that expires within so long is warned of."""
+"""A certificate that expires within so long is warned of, or within a third of its life if that is shorter."""
 WARN_EVERY_S = 86_400.0
 """At most so often."""
 
@@ -24,10 +24,10 @@ log = logging.getLogger("flyball.tls")
 
 
 class Expires(NamedTuple):
-    """When what a folder holds ceases to hold, in seconds of unix time."""
+    """When what a folder holds ceases to hold, in seconds of unix time; None where there is nothing."""
 
     own_s: float | None
-    """The first of the certificates that are shown; None if there are none."""
+    """The first of the certificates that are shown."""
     authority_s: float | None
     """The last of the authorities that are trusted: of an old and a new one, the new one's."""
 
@@ -39,7 +39,8 @@ class Expiry:
         self.folder = folder
         self._clock = clock
         self._seen: Marks | None = None
-        self._expires = Expires(None, None)
+        self._own: Validity | None = None
+        self._authority: Validity | None = None
         self._warned_s = float("-inf")
 
     def now(self) -> Expires:
@@ -47,19 +48,20 @@ class Expiry:
         files = (self.folder / CERT_FILE, self.folder / CA_FILE)
         marks = marks_of(files)
         if marks != self._seen:
-            own, authorities = (_ends_in(file) for file in files)
-            self._expires = Expires(min(own, default=None), max(authorities, default=None))
             self._seen = marks
+            own, authorities = (_validities_in(file) for file in files)
+            self._own = min(own, key=_end, default=None)
+            self._authority = max(authorities, key=_end, default=None)
         self._warn()
-        return self._expires
+        return Expires(*(None if one is None else one.ends_s for one in (self._own, self._authority)))
 
     def _warn(self) -> None:
         """Say once a day what is about to expire; at once again when something was renewed and then comes near."""
         now_s = self._clock()
         near = {
-            file: ends_s - now_s
-            for file, ends_s in zip((CERT_FILE, CA_FILE), self._expires, strict=True)
-            if ends_s is not None and ends_s - now_s < WARN_BEFORE_S
+            file: one.ends_s - now_s
+            for file, one in ((CERT_FILE, self._own), (CA_FILE, self._authority))
+            if one is not None and one.ends_s - now_s < min(WARN_BEFORE_S, (one.ends_s - one.begins_s) / 3.0)
         }
         if not near:
             self._warned_s = float("-inf")
@@ -70,8 +72,12 @@ class Expiry:
                 log.warning("certificate_expires: %s %s; it was not renewed", self.folder / file, said)
 
 
-def _ends_in(file: Path) -> list[float]:
+def _end(validity: Validity) -> float:
+    return validity.ends_s
+
+
+def _validities_in(file: Path) -> list[Validity]:
     try:
-        return [one.ends_s for one in validities(file.read_bytes())]
+        return validities(file.read_bytes())
     except (OSError, Rejected):
         return []

@@ -1,6 +1,7 @@
 """The agent as a service: it samples whatever is missing, says what it waits for, and loses nothing meanwhile."""
 
 import asyncio
+import errno
 import re
 import socket
 import uuid
@@ -220,6 +221,7 @@ async def test_its_numbers_say_where_everything_went(tmp_path: Path, library: St
     assert numbers["flyball_agent_nvml_errors_total", "nvmlDeviceGetPowerUsage", "NO_PERMISSION"] > 3
     assert numbers["flyball_agent_gpu_value_missing", "0", "NO_PERMISSION", "power_w"] == 1
     assert numbers["flyball_agent_gpus", "read"] == 2
+    assert numbers["flyball_agent_beat_seconds_count",] == numbers["flyball_agent_beats_total",] > 3
     families = [family for family in text_string_to_metric_families(text) if family.name.startswith("flyball_")]
     assert all(re.fullmatch(r"flyball_agent_[a-z_]+", family.name) for family in families)
     assert all(family.documentation.endswith(".") for family in families)
@@ -306,6 +308,24 @@ def test_no_boot_is_used_twice(tmp_path: Path) -> None:
 
     assert [boot.partition("-")[0] for boot in boots] == ["1", "13", "1", "1", "2"]
     assert len(set(boots)) == 5
+
+
+def test_a_full_disk_does_not_keep_it_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number stays what it was; the boot is a new one all the same."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with one_life(tmp_path) as first:
+        pass
+    monkeypatch.setattr("flyball_agents.node.life.replace_atomically", full)
+    boots = [first]
+    for _ in range(2):
+        with one_life(tmp_path) as boot:
+            boots.append(boot)
+
+    assert [boot.partition("-")[0] for boot in boots] == ["1", "2", "2"]
+    assert len(set(boots)) == 3
 
 
 def test_a_folder_that_cannot_be_written_ends_it(tmp_path: Path) -> None:

@@ -135,6 +135,21 @@ def test_a_failed_append_is_tried_again_after_a_growing_pause(tmp_path: Path) ->
     assert node.shipper.wait_s(node.now_s) <= 0.25
 
 
+def test_a_way_that_was_opened_ends_the_pause(tmp_path: Path) -> None:
+    """What failed before it was there is no reason to wait."""
+    node = Node(tmp_path, spool=SMALL)
+    node.tick(ship=False)
+    node.shipper.failures = 100
+    node.log.down = True
+    node.ship()
+    assert node.shipper.next_batch(node.now_s) is None
+    node.log.down = False
+    node.shipper.hurry()
+
+    assert node.ship() is not None
+    assert (node.shipper.failures, node.spool.waiting) == (0, 0)
+
+
 def test_pauses_are_bounded_however_long_an_outage_lasts(tmp_path: Path) -> None:
     """Ten thousand failures later the pause is still at its bound."""
     node = Node(tmp_path, spool=SMALL)

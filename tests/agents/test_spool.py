@@ -348,6 +348,54 @@ def test_syncing_that_fails_or_is_forgotten_costs_no_descriptors(
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_a_frame_counts_as_synced_once_the_disk_said_so(tmp_path: Path) -> None:
+    """Not before, not if a file or the folder could not be synced, and not if it left meanwhile; told by name."""
+    told: list[tuple[str, int, str]] = []
+    spool = Spool(tmp_path, SMALL, lambda what, key, reason: told.append((what, key[2], reason)))
+    first, second, third = put(spool, 0), put(spool, 1), put(spool, 2)
+    given = spool.unsynced()
+    assert ("synced", 0, "") not in told
+    spool.delivered([second])
+    spool.drop(third, "rejected")
+    spool.synced(failed=sync_all(given))
+    assert told[3:] == [("dropped", 2, "rejected"), ("synced", 0, "")]
+    put(spool, 3)
+    spool.synced(failed=0)
+    assert ("synced", 3, "") not in told
+    spool.unsynced()
+    spool.synced(failed=1)
+
+    assert told[5:] == [("made", 3, "")]
+    assert (spool.accounting.synced, spool.sync_failures) == (1, 1)
+    assert [line[:2] for line in told if line[0] == "made"] == [("made", seq) for seq in range(4)]
+    assert spool.waiting == 2
+    assert first.segment is not None
+    exact(spool)
+
+
+def test_a_process_without_descriptors_left_syncs_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given away, nothing counts as synced, and nothing is forgotten."""
+    spool = Spool(tmp_path, SMALL)
+    for seq in range(8):
+        put(spool, seq)
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr(os, "dup", none_left)
+        assert spool.unsynced() == []
+        short.undo()
+        short.setattr(os, "open", none_left)
+        assert spool.unsynced() == []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    spool.synced(failed=sync_all(spool.unsynced()))
+
+    assert spool.accounting.synced == 8
+    assert len(list(Path("/proc/self/fd").iterdir())) < before
+    spool.close()
+
+
 def test_a_spool_opened_under_a_smaller_bound_comes_within_it(tmp_path: Path) -> None:
     """The bound holds from the first moment, and what it costs is counted."""
     spool = Spool(tmp_path, SMALL)

@@ -380,7 +380,8 @@ def test_overrides_are_lifted(flyball: Flyball, serve: Serve) -> None:
 
 def test_a_rebase_names_whom_it_concerns(flyball: Flyball, serve: Serve) -> None:
     """And is not done without a yes, for which there must be somebody to ask."""
-    foreign = [engine("engine-0", trouble="holds another log: 1b2c"), gateway("gateway-0", ["engine-0"])]
+    bound = engine("engine-1", trouble="nack: foreign_log: log 1b2c is held; `flyball rebase` changes that")
+    foreign = [engine("engine-0", trouble="holds another log: 1b2c"), bound, gateway("gateway-0", ["engine-0"])]
     script = Script(status(pool("chat", foreign)))
     at = serve(script)
 
@@ -390,7 +391,7 @@ def test_a_rebase_names_whom_it_concerns(flyball: Flyball, serve: Serve) -> None
     done = flyball("rebase", "chat", "--yes", *WHY, "--controller", at)
     document = flyball("rebase", "chat", "--target", "gateway-0", "--yes", *WHY, "--controller", at, "--json").document
 
-    assert (0, ["engine-0"]) == (done.code, [one.strip() for one in done.out.splitlines()[0].split(":")[1:]])
+    assert (0, ["engine-0, engine-1"]) == (done.code, [one.strip() for one in done.out.splitlines()[0].split(":")[1:]])
     assert ([], "gateway-0") == (document["holding_another_log"], script.orders[-1].target)
 
 

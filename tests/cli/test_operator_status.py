@@ -84,6 +84,15 @@ def test_troubled_receivers_are_told_with_the_remedy() -> None:
     assert "flyball rebase chat --target engine-1 --reason WHY" == found[1].remedy
 
 
+def test_a_receiver_that_refuses_for_another_log_without_a_version_of_it_is_told_the_same_remedy() -> None:
+    """One that was rebased, and took nothing before the log was exchanged once more."""
+    bound = engine("engine-0", trouble="nack: foreign_log: log 1b2c is held; `flyball rebase` changes that")
+
+    [found] = concerns(fleet(status(pool("chat", [bound]))))
+
+    assert "flyball rebase chat --target engine-0 --reason WHY" == found.remedy
+
+
 def test_silence_of_agents_and_engines_is_told() -> None:
     """An agent that went silent and engines without telemetry."""
     agents = [AgentStatus(agent="node-07", boot="b", age_s=31.0, stale=True), AgentStatus(agent="node-08", stale=True)]

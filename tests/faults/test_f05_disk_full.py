@@ -111,14 +111,14 @@ async def test_f05_disk_full_agent_rss_flat_10_percent_sampling_never_blocks_100
         controller.start()
         await controller.process.ready(fleet.doors["c1"][1])
         async with arriving(fleet.log) as arrived:
-            record = fleet.record
-            await until("a drained spool", lambda: drained(arrived, read_record(record), time.time() - 1.0), DRAIN_S)
+            folder = fleet.record
+            await until("a drained spool", lambda: drained(arrived, read_record(folder), time.time() - 1.0), DRAIN_S)
             small_disk.fill(agent.disk)
             nothing_s = time.time()
             await agent.watch(FULL_S)
             small_disk.make_room(agent.disk)
             ended_s = time.time()
-            await until("the last frames", lambda: drained(arrived, read_record(record), ended_s), DRAIN_S)
+            await until("the last frames", lambda: drained(arrived, read_record(folder), ended_s), DRAIN_S)
         taken, known = await agent.account()
         assert agent.actor.running
     found = read_record(fleet.record)

@@ -72,12 +72,6 @@ class Storm:
         return {self.caps[engine]} | self.unanswered.get(engine, set())
 
 
-async def all_attached(fleet: Fleet) -> bool:
-    """Whether the owner knows every engine."""
-    pool = await fleet.pool()
-    return pool is not None and len(ENGINES) == sum(one.attached for one in pool.targets)
-
-
 async def killed_and_back(controller: Actor, chance: random.Random) -> float:
     """Killed, and started again at once; one time in five killed once more before it is quite there. When it started."""
     controller.kill()
@@ -92,6 +86,7 @@ async def killed_and_back(controller: Actor, chance: random.Random) -> float:
 
 async def converged_s(fleet: Fleet, controller: Actor, storm: Storm, started_s: float) -> float:
     """Seconds from the takeover until all engines hold what is ordered. AssertionError if that takes too long."""
+
     def taken() -> list[float]:
         return [at_s for at_s, _ in events(controller.lines, "partition_taken") if at_s >= started_s]
 
@@ -110,12 +105,12 @@ async def test_f15_a_controller_killed_at_25_random_points_mid_push_500_in_full_
     chance = random.Random(SEED)
     took_s: list[float] = []
     with Actors(tmp_path) as actors:
-        fleet = Fleet(actors, "log", tick_s=0.1, policies={POOL: QUICK_POLICY})
+        fleet = Fleet(actors, str(tmp_path / "log"), tick_s=0.1, policies={POOL: QUICK_POLICY})
         controller = fleet.controller("c1")
         controller.start()
         fleet.engines("engines", ENGINES, "--frames", *QUICK).start()
         storm = Storm(fleet, chance)
-        await until("every engine", lambda: all_attached(fleet), UP_S)
+        await until("every engine", lambda: fleet.attached(ENGINES), UP_S)
         while len(took_s) < KILLS:
             blowing = asyncio.create_task(storm.blow())
             await asyncio.sleep(chance.uniform(0.05, 1.2))

@@ -52,13 +52,18 @@ class Draw:
         return self.take(self.left)
 
 
+def says(error: Exception) -> None:
+    """The error says what is wrong."""
+    assert str(error)
+
+
 def framed(*pieces: bytes) -> bytes:
     """Pieces as `Draw.piece` reads them."""
     return b"".join(len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
 def edited(base: bytes, draw: Draw, *, burst: int = 64) -> bytes:
-    """`base` with some edits that the bytes tell: overwritten by at most `burst` bytes, cut off, cut out, inserted into."""
+    """`base` with edits that the bytes tell: overwritten by at most `burst` bytes, cut off, cut out, inserted into."""
     made = bytearray(base)
     for _ in range(MOST_EDITS):
         if not draw.left:

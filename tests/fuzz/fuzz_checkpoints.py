@@ -19,7 +19,7 @@ from flyball_core.ids import LogId
 from flyball_log.interface import Bounds, Entry, Record, Topic
 from flyball_log.partitioning import partition_of
 from flyball_proto.codec import CheckpointPart, decode_checkpoint, encode_checkpoint
-from fuzz_bytes import Draw, edited
+from fuzz_bytes import Draw, edited, says
 from fuzz_wire import small_pool
 from harness.scripted_pool import LOG_ID
 
@@ -62,7 +62,7 @@ def checkpoint_payload(data: bytes) -> None:
     try:
         found = restore_state(made, SCHEMA)
     except Rejected as error:
-        str(error).encode()
+        says(error)
     else:
         _restored(found)
 
@@ -75,7 +75,25 @@ def _changed(value: object, draw: Draw) -> object:
     elif isinstance(value, list):
         inside = list(enumerate(value))
     if not inside or not draw.left or draw.byte() % 16 == 0:
-        return draw.pick((None, 0, -1, 2**70, 0.5, 1e400, float("nan"), "", "x", "\ud800", True, [], {}, {"$t": []}, {"$c": "Version", "v": {}}))
+        return draw.pick(
+            (
+                None,
+                0,
+                -1,
+                2**70,
+                0.5,
+                1e400,
+                float("nan"),
+                "",
+                "x",
+                "\ud800",
+                True,
+                [],
+                {},
+                {"$t": []},
+                {"$c": "Version", "v": {}},
+            )
+        )
     key, inner = inside[draw.byte() % len(inside)]
     changed = _changed(inner, draw)
     if isinstance(value, dict):

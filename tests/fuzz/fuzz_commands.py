@@ -28,6 +28,7 @@ from flyball_cli.main import cli, main
 from flyball_cli.operating.fleet import Fleet
 from flyball_cli.operating.merging import Answer, Silence, merge
 from flyball_cli.operating.overrides import expiry
+from flyball_cli.operating.refusals import NoAnswer
 from flyball_cli.operating.status_document import overrides_of, status_document
 from flyball_cli.operating.status_words import override_row, status_lines
 from flyball_cli.operating.times import LONGEST_S, moment, read_moment, read_span, typed_value
@@ -35,8 +36,9 @@ from flyball_core.errors import LogUnavailable, Rejected
 from flyball_core.knobs import KnobClass, KnobKind, KnobSpec
 from flyball_log.kafka import KafkaLog
 from flyball_proto.v1.services_pb2 import StatusResponse
-from fuzz_bytes import Draw
+from fuzz_bytes import Draw, says
 from fuzz_files import log_template, scratch, written
+from fuzz_protobuf import change
 from harness.scripted_pool import POLICY
 
 EXITS = (0, 1, 2, 3)
@@ -53,8 +55,8 @@ agent: {gpus: none}
 """
 _WORDS = (
     "chat", "e0-0", "chat@7", "5", "0", "-1", "1e400", "nan", "90s", "1h30m", "2026-11-21T18:00:00Z", "127.0.0.1:1",
-    "[::1]:1", "example.org:1", "kafka://127.0.0.1:1/x", "kafka://", "a=agent", "control", "bash", "weight", "", "-", "--",
-    "@policy", "@config", "@log", "@file", "@folder", "@missing",
+    "[::1]:1", "example.org:1", "kafka://127.0.0.1:1/x", "kafka://", "a=agent", "control", "bash", "weight", "",
+    "-", "--",     "@policy", "@config", "@log", "@file", "@folder", "@missing",
 )  # fmt: skip
 
 
@@ -112,7 +114,9 @@ def _typed(draw: Draw) -> tuple[list[str], dict[str, str]]:
 
 
 @contextmanager
-def _contained(arguments: list[str], environment: dict[str, str], folder: Path) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
+def _contained(
+    arguments: list[str], environment: dict[str, str], folder: Path
+) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
     """The process as the command sees it: its arguments, streams, folder and surroundings."""
     out, err = io.BytesIO(), io.BytesIO()
     names = ("FLYBALL_CONTROLLERS", "FLYBALL_TLS", "FLYBALL_CONFIG")
@@ -125,7 +129,7 @@ def _contained(arguments: list[str], environment: dict[str, str], folder: Path) 
         stderr = io.TextIOWrapper(err, encoding="utf-8", errors="backslashreplace", write_through=True)
         stack.enter_context(patch.object(sys, "stderr", stderr))
         stack.enter_context(patch.dict(os.environ, {**kept, **environment}, clear=True))
-        stack.enter_context(patch.object(Fleet, "__aenter__", _begins))
+        stack.enter_context(patch.object(Fleet, "__aenter__", _nobody))
         stack.enter_context(patch.object(KafkaLog, "open", _unavailable))
         stack.enter_context(patch("subprocess.Popen", _begins))
         if SERVING.intersection(arguments):
@@ -136,6 +140,10 @@ def _contained(arguments: list[str], environment: dict[str, str], folder: Path) 
         finally:
             os.chdir(before)
             logging.getLogger().handlers[:] = handlers
+
+
+async def _nobody(*_: object) -> Never:
+    raise NoAnswer([Silence(address="127.0.0.1:1", why="nobody is there")])
 
 
 async def _unavailable(*_: object, **__: object) -> Never:
@@ -151,7 +159,14 @@ def command(data: bytes) -> None:
     """A command line, an environment and a file."""
     draw = Draw(data)
     arguments, environment = _typed(draw)
-    places = {"@policy": "policy.yaml", "@config": "flyball.yaml", "@log": "log", "@file": "file", "@folder": ".", "@missing": "no"}
+    places = {
+        "@policy": "policy.yaml",
+        "@config": "flyball.yaml",
+        "@log": "log",
+        "@file": "file",
+        "@folder": ".",
+        "@missing": "no",
+    }
     arguments = [places.get(argument, argument) for argument in arguments]
     environment = {name: places.get(value, value) for name, value in environment.items()}
     with scratch() as folder:
@@ -178,23 +193,23 @@ def times(data: bytes) -> None:
     try:
         assert 0.0 < read_span(text) <= LONGEST_S
     except Rejected as error:
-        assert str(error)
+        says(error)
     try:
         told_s = read_moment(text)
         assert math.isfinite(told_s)
         assert moment(told_s)
     except Rejected as error:
-        assert str(error)
+        says(error)
     for span, until in ((text, None), (None, text)):
         try:
             assert expiry(1.8e9, span, until) > 1.8e9
         except Rejected as error:
-            assert str(error)
+            says(error)
     for spec in _SPECS:
         try:
             json.dumps(typed_value(text, spec))
         except Rejected as error:
-            assert str(error)
+            says(error)
 
 
 def answers(data: bytes) -> None:
@@ -206,6 +221,8 @@ def answers(data: bytes) -> None:
             status = StatusResponse.FromString(draw.piece())
         except DecodeError:
             continue
+        for _ in range(draw.byte() % 6):
+            change(status, draw)
         heard.append(Answer(address=f"127.0.0.1:{number + 1}", status=status))
     fleet = merge(heard, [Silence(address="127.0.0.1:9", why="no answer")])
     found = status_document(fleet)

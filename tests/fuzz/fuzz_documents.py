@@ -4,7 +4,6 @@ The promises: a wrong one is refused with `InvalidDocument`, its place in it and
 written anywhere; a right one is taken by `step`, which goes on within its promises whatever it says.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,10 +11,12 @@ from flyball_core.errors import InvalidDocument, Rejected
 from flyball_core.inputs import PolicyText
 from flyball_policies.reading import read_document
 from flyball_service.reading import read_config
+from fuzz_bytes import says
 from fuzz_wire import live_on, publishable, small_pool
 from harness.scripted_engine import POOL
 
 SECONDS = 3
+_LINE_ENDS = ("\n", "\r", "\x85", "\u2028", "\u2029")
 
 
 def policy(data: bytes) -> None:
@@ -48,8 +49,8 @@ def _refused(text: str) -> None:
 
 def _placed(error: InvalidDocument, text: str) -> None:
     """The error tells a place that there is, in text that can be sent."""
-    str(error).encode()
-    assert 1 <= error.line <= text.count("\n") + text.count("\r") + text.count("\x85") + text.count("\u2028") + text.count("\u2029") + 1
+    assert str(error).encode()
+    assert 1 <= error.line <= sum(map(text.count, _LINE_ENDS)) + 1
     assert error.column >= 1
 
 
@@ -63,7 +64,7 @@ def configuration(data: bytes) -> None:
         except InvalidDocument as error:
             _placed(error, data.decode(errors="surrogateescape"))
         except Rejected as error:
-            str(error).encode()
+            says(error)
         else:
             assert config.file == file
-            assert os.listdir(folder) == [file.name]  # reading makes nothing
+            assert [path.name for path in Path(folder).iterdir()] == [file.name]  # reading makes nothing

@@ -50,13 +50,15 @@ def twin_request(data: bytes) -> None:
     try:
         asked = read_request(data[1:], chat=chat, model="m", longest_tokens=LONGEST_TOKENS)
     except RefusedRequest as error:
-        assert 400 <= error.status < 500
-        json.dumps(error_body(str(error), status=error.status, param=error.param, code=error.code)).encode()
+        status, said = error.status, error_body(str(error), status=error.status, param=error.param, code=error.code)
+        assert json.dumps(said).encode()
     else:
+        status = 200
         assert asked.prompt_tokens >= 1
         assert asked.output_tokens >= 1
         assert asked.prompt_tokens + asked.output_tokens <= LONGEST_TOKENS
         assert 0 <= asked.checksum < 2**32
+    assert 200 <= status < 500
 
 
 class _Served:

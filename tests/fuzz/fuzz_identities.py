@@ -23,7 +23,7 @@ from flyball_log.opening import is_kafka, parse_kafka
 from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
 from flyball_service.config import TlsConfig
 from flyball_service.tls import NOBODY, ROLES, Tls, peer_identity, read_spiffe
-from fuzz_bytes import Draw, edited
+from fuzz_bytes import Draw, edited, says
 from fuzz_files import Files, found_in, scratch
 from issued_certificates import certify
 
@@ -58,7 +58,7 @@ def identities(data: bytes) -> None:
         assert (host, port) == split_address(again)
         assert is_loopback(text) == is_loopback(again)
     except Rejected as error:
-        str(error).encode()
+        says(error)
     try:
         brokers, _ = parse_kafka(text)
         assert brokers
@@ -66,7 +66,7 @@ def identities(data: bytes) -> None:
         assert is_kafka(settings.where)
         assert all(is_loopback(broker) for broker in settings.bootstrap)
     except Rejected as error:
-        assert str(error)
+        says(error)
 
 
 @cache
@@ -99,6 +99,6 @@ def certificates(data: bytes) -> None:
             tls = Tls(TlsConfig(folder=folder), role="agent", name="a0")
             tls.channel_credentials()
         except Fatal as error:
-            assert str(error)
+            says(error)
         for fault in check_certificates(folder, Expected(role="agent", name="a0", trust_domain="flyball"), NOW):
             assert fault.problem

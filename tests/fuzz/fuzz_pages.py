@@ -10,19 +10,20 @@ import zlib
 
 from flyball_agents.node.engine_page import EngineReader
 from flyball_agents.node.gateway_page import GatewayReader
+from flyball_agents.node.newest import NothingNew
 from flyball_agents.node.pages import PageRefused
 from flyball_agents.node.scraping import PageLimits, PageSampler, page_session
-from flyball_agents.node.newest import NothingNew
 from flyball_agents.sampling import Reading
 from flyball_core.frames import EngineSample, Frame, GatewaySample
 from flyball_core.ids import AgentId, BootId, PoolId
 from flyball_proto.codec import decode_input, encode_input
 from flyball_service.config import ScrapedEngine, ScrapedGateway
+from fuzz_bytes import says
 
 BOOT = BootId("1-aaaa")
 ENGINE = ScrapedEngine(engine="e0", metrics="http://127.0.0.1:1/metrics", pool="chat")
 GATEWAY = ScrapedGateway(gateway="gw0", metrics="http://127.0.0.1:1/metrics", pool="chat")
-MOST_FRAME_BYTES = 64 * 1024
+MOST_FRAME_BYTES = 128 * 1024
 """One source's part of a frame; a record of the log has 256 KiB for all of them."""
 MOST_PAGES = 4
 PAGE_S = 2.0
@@ -55,7 +56,7 @@ def engine_page(data: bytes) -> None:
         try:
             sound(reader.read(page, float(number)))
         except PageRefused as error:
-            str(error).encode()
+            says(error)
 
 
 def gateway_page(data: bytes) -> None:
@@ -65,7 +66,7 @@ def gateway_page(data: bytes) -> None:
         try:
             sound(reader.read(page, float(number)))
         except PageRefused as error:
-            str(error).encode()
+            says(error)
 
 
 class _Answering:

@@ -4,6 +4,8 @@ The promises: whatever comes, knobs stay within their bounds, a heartbeat and a 
 the version taken never decreases, and every directive and table gets an answer.
 """
 
+from google.protobuf.message import DecodeError
+
 from flyball_agents.conversing import Conversation
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.gateway_adapter import TableDefaults, TableSurface
@@ -20,13 +22,28 @@ from flyball_proto.codec import Pushed, pusher_message, receiver_message
 from flyball_proto.v1.services_pb2 import PusherMessage
 from fuzz_bytes import Draw
 from fuzz_files import scratch
-from google.protobuf.message import DecodeError
 from receiver_bench import AT_LAUNCH, POOL, SPECS, Bench, FakeGateway
 
 MOST_MESSAGES = 24
 LIMITS = ReceiverLimits(hold_s=20.0, ease_jitter_s=0.0)
 _NUMBERS = (0.0, 1.0, -1.0, 5e-324, 1e308, float("inf"), float("-inf"), float("nan"), 1.8e9)
-_VALUES: tuple[Value, ...] = (0, 1, 17, 256, 257, -1, 2**63 - 1, -(2**63), True, False, "", "fifo", "infer", "x" * 300, *_NUMBERS)
+_VALUES: tuple[Value, ...] = (
+    0,
+    1,
+    17,
+    256,
+    257,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    True,
+    False,
+    "",
+    "fifo",
+    "infer",
+    "x" * 300,
+    *_NUMBERS,
+)
 
 
 class _Mad:
@@ -43,7 +60,9 @@ class _Mad:
                 return PusherMessage.FromString(self._draw.piece())
             except DecodeError:
                 return None
-        return pusher_message((self._directive, self._directive, self._table, self._heartbeat, self._rebase)[kind - 1]())
+        return pusher_message(
+            (self._directive, self._directive, self._table, self._heartbeat, self._rebase)[kind - 1]()
+        )
 
     def _version(self) -> Version:
         pick = self._draw.pick
@@ -75,11 +94,15 @@ class _Mad:
             gateway=GatewayId(pick(("gw", "gw", "e1"))),
             version=self._version(),
             routes=tuple(
-                Route(engine=pick(engines), weight=pick((0, 100, 256, 257, 2**31)), in_flight_cap=pick((0, 9, 2**32 - 1)))
+                Route(
+                    engine=pick(engines), weight=pick((0, 100, 256, 257, 2**31)), in_flight_cap=pick((0, 9, 2**32 - 1))
+                )
                 for _ in range(self._draw.byte() % 4)
             ),
             lanes=tuple(
-                LaneRule(lane=pick(("chat", "", "new")), priority=pick((0, -2047, 2048, -(2**31))), max_wait_s=pick(_NUMBERS))
+                LaneRule(
+                    lane=pick(("chat", "", "new")), priority=pick((0, -2047, 2048, -(2**31))), max_wait_s=pick(_NUMBERS)
+                )
                 for _ in range(self._draw.byte() % 3)
             ),
             decision="",
@@ -89,7 +112,11 @@ class _Mad:
         pick = self._draw.pick
         numbers = [pick(_NUMBERS) for _ in range(3)]
         return Heartbeat(
-            pool=pick((POOL, POOL, "")), version=self._version(), time_s=numbers[0], wall_s=numbers[1], hold_s=numbers[2]
+            pool=pick((POOL, POOL, "")),
+            version=self._version(),
+            time_s=numbers[0],
+            wall_s=numbers[1],
+            hold_s=numbers[2],
         )
 
     def _rebase(self) -> Pushed:
@@ -122,9 +149,14 @@ class _Listening:
         held = self._talk.receiver.held.version
         if self._talk.receiver.held.log_id != log_id:
             self._taken = None  # another log's positions
-        if held is not None and self._taken is not None and (held.log_id, held.partition) == (
-            self._taken.log_id,
-            self._taken.partition,
+        if (
+            held is not None
+            and self._taken is not None
+            and (held.log_id, held.partition)
+            == (
+                self._taken.log_id,
+                self._taken.partition,
+            )
         ):
             assert (held.epoch, held.revision) >= (self._taken.epoch, self._taken.revision), "a version went back"
         self._taken = held or self._taken

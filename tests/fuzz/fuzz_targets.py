@@ -4,52 +4,37 @@ A target is a function of bytes. It calls the product's own code with them and a
 promises; whatever it raises is a find. It is deterministic, and leaves nothing behind.
 """
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-import fuzz_checkpoints
-import fuzz_commands
-import fuzz_documents
-import fuzz_doors
-import fuzz_files
-import fuzz_identities
-import fuzz_pages
-import fuzz_receivers
-import fuzz_wire
+Target = Callable[[bytes], None]
 
 CORPUS = Path(__file__).parent / "corpus"
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target
-    for target in (
-        fuzz_wire.inputs,
-        fuzz_wire.outputs,
-        fuzz_wire.streams,
-        fuzz_documents.policy,
-        fuzz_documents.configuration,
-        fuzz_pages.engine_page,
-        fuzz_pages.gateway_page,
-        fuzz_pages.page_answer,
-        fuzz_files.log_folder,
-        fuzz_files.log_forged,
-        fuzz_files.spool_folder,
-        fuzz_files.agent_boot,
-        fuzz_files.receiver_folder,
-        fuzz_checkpoints.checkpoint_payload,
-        fuzz_checkpoints.checkpoint_parts,
-        fuzz_commands.command,
-        fuzz_commands.times,
-        fuzz_commands.answers,
-        fuzz_doors.lanes,
-        fuzz_doors.twin_request,
-        fuzz_doors.gateway_door,
-        fuzz_receivers.receiver,
-        fuzz_identities.identities,
-        fuzz_identities.certificates,
-    )
+MODULES: dict[str, tuple[str, ...]] = {
+    "fuzz_wire": ("inputs", "outputs", "streams"),
+    "fuzz_documents": ("policy", "configuration"),
+    "fuzz_pages": ("engine_page", "gateway_page", "page_answer"),
+    "fuzz_files": ("log_folder", "log_forged", "spool_folder", "agent_boot", "receiver_folder"),
+    "fuzz_checkpoints": ("checkpoint_payload", "checkpoint_parts"),
+    "fuzz_commands": ("command", "times", "answers"),
+    "fuzz_doors": ("lanes", "twin_request", "gateway_door"),
+    "fuzz_receivers": ("receiver",),
+    "fuzz_identities": ("identities", "certificates"),
 }
+"""Where each target stands; a module is imported when one of its targets is asked for."""
+
+TARGETS = tuple(name for names in MODULES.values() for name in names)
 
 
-def examples(target: str) -> list[Path]:
+def target_of(name: str) -> Target:
+    """The target of that name."""
+    [module] = [module for module, names in MODULES.items() if name in names]
+    return cast("Target", getattr(importlib.import_module(module), name))
+
+
+def examples(name: str) -> list[Path]:
     """The corpus of a target, in order of name."""
-    return sorted((CORPUS / target).iterdir())
+    return sorted((CORPUS / name).iterdir())

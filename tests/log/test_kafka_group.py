@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from flyball_log import Entry, Log, Membership, Topic, join
+from flyball_log.kafka import group
 from log_homes import KafkaHome
 
 
@@ -62,6 +64,27 @@ async def test_a_rebalance_is_seen_as_nothing_owned(log: Log) -> None:
             await asyncio.sleep(0)
 
     assert {6, 0} <= seen <= {6, 0, 3}
+    await first.close()
+    await second.close()
+
+
+async def test_what_a_member_had_is_remembered_with_its_age(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group tells what a member has from what one that was away had before: by the generation of both."""
+    made: list[type[StickyPartitionAssignor]] = []
+
+    def noted() -> type[StickyPartitionAssignor]:
+        made.append(real())
+        return made[-1]
+
+    real = group.own_assignor
+    monkeypatch.setattr(group, "own_assignor", noted)
+    first = await join(log)
+    await until(lambda: shared(first))
+    before = made[0].generation
+    second = await join(log)
+    await until(lambda: shared(first, second))
+
+    assert 0 < before < made[0].generation == made[1].generation
     await first.close()
     await second.close()
 

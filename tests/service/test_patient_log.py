@@ -55,6 +55,21 @@ async def test_the_first_start_makes_the_log(tmp_path: Path) -> None:
     await second.close()
 
 
+async def test_whoever_cannot_wait_long_for_an_append_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is opened with that patience; without a word with the usual one."""
+    asked: list[float] = []
+
+    async def opened(_: Config, settings: KafkaSettings, **__: object) -> None:
+        asked.append(settings.append_timeout_s)
+
+    monkeypatch.setattr(kafka, "_open", opened)
+    where = config("kafka://127.0.0.1:9/flyball")
+    await open_log_patiently(where, Health(), asyncio.Event(), append_timeout_s=5.0)
+    await open_log_patiently(where, Health(), asyncio.Event())
+
+    assert asked == [5.0, KafkaSettings(bootstrap=("127.0.0.1:9",)).append_timeout_s]
+
+
 async def test_a_reader_waits_for_the_log_to_be_made(tmp_path: Path) -> None:
     """Who may not make it waits, says for what and who makes it, and goes on once it is there."""
     health, stop = Health(), asyncio.Event()

@@ -86,7 +86,9 @@ class Play:
         await asyncio.gather(*[fleet.start(name, self.versions[name]) for name in CONTROLLERS])
         await self.settled(*CONTROLLERS)
         self.order("older", "policy", "apply", POOL, str(fleet.folder / f"{POOL}.yaml"))
-        self.order("newer", "override", "set", POOL, KNOB, str(PIN), "--for", "30m", "--reason", "held")
+        self.order(
+            "newer", "override", "set", POOL, KNOB, str(PIN), "--for", "30m", "--wait", "40s", "--reason", "held"
+        )
         await self.take_over("older")
         await fleet.start("older", self.versions["older"])
         await self.take_over("newer")

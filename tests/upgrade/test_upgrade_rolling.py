@@ -94,7 +94,7 @@ class Play:
 
     def pin(self, version: Installed, value: int) -> None:
         """Pin the knob of all engines and wait for their answers."""
-        span = ("--for", "30m", "--reason", "held", "--author", "alice", "--json")
+        span = ("--for", "30m", "--wait", "40s", "--reason", "held", "--author", "alice", "--json")
         self.story.pins.append(self.fleet.operate(version, "override", "set", POOL, KNOB, str(value), *span))
 
     async def checkpointed(self, schema: int) -> None:

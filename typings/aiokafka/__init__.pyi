@@ -63,8 +63,12 @@ class AIOKafkaProducer:
         self, batch: BatchBuilder, topic: str, *, partition: int
     ) -> asyncio.Future[RecordMetadata]: ...
 
+class _GroupCoordinator:
+    generation: int
+
 class AIOKafkaConsumer:
     _client: _Client
+    _coordinator: _GroupCoordinator
     def __init__(
         self,
         *topics: str,

@@ -162,8 +162,7 @@ class WatchedAppender:
 
     def __init__(self, inner: Appender, health: Health) -> None:
         self.outcomes: Counter[str] = Counter()
-        """Appends by outcome: "done", "failed" (tried again), "shed" (as well), "refused" (this agent is), "rejected" (a
-        frame is)."""
+        """Appends by outcome: "done", "failed" and "shed" (tried again), "refused" (we are), "rejected" (a frame is)."""
         self._inner = inner
         self._health = health
         self._said = ""

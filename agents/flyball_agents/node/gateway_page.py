@@ -30,6 +30,9 @@ from flyball_service.config import ScrapedGateway
 MOST_LANES = 64
 """A page with more lanes is not believed."""
 
+MOST_NAME = 200
+"""Nor is one with a longer name of a lane or an incarnation, in characters: all go into the frame, beside engines."""
+
 INFO = "flyball_gateway_info"
 NAMES = {
     "flyball_gateway_requests_queued": "requests_queued",
@@ -91,15 +94,22 @@ class GatewayReader:
                 name = sample.labels.get("gateway", "")
                 if name != self.id:
                     raise PageRefused(WRONG_GATEWAY, f"is of {name or 'no gateway'}, not of {self.id}")
-                return sample.labels.get("incarnation", "")
+                return _name(sample, "incarnation")
         return told_by_start(self.id, samples)
+
+
+def _name(sample: Sample, label: str) -> str:
+    name = sample.labels.get(label, "")
+    if len(name) > MOST_NAME:
+        raise PageRefused(MALFORMED, f"names a {label} in {len(name)} characters; the most believed is {MOST_NAME}")
+    return name
 
 
 def _by_lane(samples: Sequence[Sample]) -> dict[str, dict[str, list[float]]]:
     lanes: dict[str, dict[str, list[float]]] = {}
     for sample in samples:
         if sample.name in NAMES:
-            series = lanes.setdefault(sample.labels.get("lane", ""), {})
+            series = lanes.setdefault(_name(sample, "lane"), {})
             series.setdefault(NAMES[sample.name], []).append(number_of(sample))
     if not lanes:
         raise PageRefused(FOREIGN, "has none of the metrics that are looked for")

@@ -26,6 +26,12 @@ ABSENT = "absent"
 PROCESS_START = "process_start_time_seconds"
 """Tells one start of a process from another; pages of several API servers do not carry it."""
 
+MOST_LINES = 5_000
+"""A page with more wanted lines is not believed: 64 ranks have some 2,000. To parse more would hold up the beat."""
+
+MOST_LINE_BYTES = 16 * 1024
+"""Nor is a page with a wanted line that is longer."""
+
 _MOST_SHOWN = 60
 
 
@@ -50,7 +56,13 @@ class PageParser:
         """The wanted samples. Raises `PageRefused` as `malformed`, or `foreign` if the page has none of them."""
         if page and not page.endswith(b"\n"):
             raise PageRefused(MALFORMED, "ends in the middle of a line")
-        known = {line: self._known.get(line) or _parse(line) for line in self._wanted(page)}
+        wanted = self._wanted(page)
+        if len(wanted) > MOST_LINES or max(map(len, wanted), default=0) > MOST_LINE_BYTES:
+            detail = (
+                f"has more than {MOST_LINES} lines that are looked for, or one of more than {MOST_LINE_BYTES} bytes"
+            )
+            raise PageRefused(MALFORMED, detail)
+        known = {line: self._known.get(line) or self._parse(line) for line in wanted}
         if not known:
             raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
         self._known = known
@@ -62,14 +74,15 @@ class PageParser:
             line for line in page.splitlines() if line.partition(b"{")[0] in names or line.partition(b" ")[0] in names
         ]
 
-
-def _parse(line: bytes) -> Sample:
-    try:
-        (family,) = text_string_to_metric_families(line.decode())
-        (sample,) = family.samples
-    except Exception as error:
-        raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
-    return sample
+    def _parse(self, line: bytes) -> Sample:
+        try:
+            (family,) = text_string_to_metric_families(line.decode())
+            (sample,) = family.samples
+            if sample.name.encode() not in self._names:  # a quoted name among the labels goes before the line's own
+                raise ValueError("named otherwise than it begins")
+        except Exception as error:
+            raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
+        return sample
 
 
 def number_of(sample: Sample) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from flyball_cli.operating.merging import FleetStatus, Owned
 from flyball_cli.wording import span
+from flyball_log.limits import MAX_PARTITIONS
 from flyball_proto.v1.common_pb2 import MODE_CONTROL, TARGET_KIND_GATEWAY
 from flyball_proto.v1.services_pb2 import TargetStatus
 
@@ -22,8 +23,8 @@ _LOOKED_AT = ("", NOT_ATTACHED, STALE)
 _HERE = ("", "serving")
 """Phases in which a receiver has no reason to be away."""
 
-FOREIGN_LOG = "holds another log"
-"""How the trouble of a receiver begins that holds the version of another log."""
+FOREIGN_LOG = ("holds another log", "nack: foreign_log")
+"""How the trouble of a receiver begins that is bound to another log: by a version, or by what it refused since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def _controllers(fleet: FleetStatus) -> Iterator[Concern]:
         return
     partitions = max((answer.status.partitions for answer in fleet.answers), default=0)
     owned = {one.partition for answer in fleet.answers for one in answer.status.owned}
-    for partition in sorted(set(range(partitions)) - owned):
+    for partition in sorted(set(range(min(partitions, MAX_PARTITIONS))) - owned):
         yield Concern(what=f"partition {partition} is owned by none of the controllers that answered")
 
 

@@ -14,6 +14,7 @@ from flyball_cli.operating.fleet import Fleet
 from flyball_cli.operating.merging import FleetStatus
 from flyball_core.errors import FlyballError, Rejected
 from flyball_core.outputs import DecisionRecord
+from flyball_log.limits import MAX_PARTITIONS
 from flyball_proto.codec import decode_audit
 from flyball_proto.v1.services_pb2 import DecisionsRequest
 from flyball_service.channels import Backoff
@@ -133,7 +134,7 @@ async def follow(connection: Connection, pool: str, say: Say) -> None:
         status.pool(pool)
         partitions = [0]
     else:
-        partitions = list(range(max(answer.status.partitions for answer in status.answers)))
+        partitions = list(range(min(MAX_PARTITIONS, max(answer.status.partitions for answer in status.answers))))
     async with asyncio.TaskGroup() as tasks:
         for partition in partitions:
             tasks.create_task(Follower(connection, pool, partition, say).run())

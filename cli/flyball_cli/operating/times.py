@@ -4,13 +4,16 @@ Refuses a moment without a zone and a number without a unit instead of guessing.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
+from flyball_cli.wording import calendar
 from flyball_core.errors import Rejected
 from flyball_core.knobs import KnobKind, KnobSpec, Value
 
 LONGEST_S = 366 * 86_400.0
 """Longest span taken: an override that outlives its author's memory belongs in the policy document."""
+
+_LONGEST_TEXT = 100
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)")
 _SECONDS = {"d": 86_400.0, "h": 3_600.0, "min": 60.0, "m": 60.0, "s": 1.0}
@@ -20,7 +23,8 @@ _FLAGS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "
 def read_span(text: str) -> float:
     """Seconds of a span such as `90s`, `30m`, `1h30m`, `2d`; `Rejected` if it is none, or not longer than nothing."""
     bare = text.replace(" ", "")
-    parts = _PART.findall(bare)
+    # Digits without a unit are looked at once from each of them on: so no more than anybody would type.
+    parts = _PART.findall(bare) if len(bare) <= _LONGEST_TEXT else []
     if not parts or "".join(number + unit for number, unit in parts) != bare:
         hint = f"write {bare}s or {bare}m" if re.fullmatch(r"[0-9.]+", bare) else "as in 90s, 30m, 1h30m, 2d"
         raise Rejected(f"{text!r} is no span of time ({hint})")
@@ -42,8 +46,8 @@ def read_moment(text: str) -> float:
 
 
 def moment(wall_s: float) -> str:
-    """A moment of Unix time, in UTC."""
-    return f"{datetime.fromtimestamp(wall_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    """A moment of Unix time, in UTC; as plain seconds where no calendar has it."""
+    return calendar(wall_s)
 
 
 def typed_value(text: str, spec: KnobSpec) -> Value:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import click
@@ -16,6 +15,7 @@ from flyball_cli.operating.following import Event, Followed, Recorded, follow
 from flyball_cli.operating.ordering import json_option
 from flyball_cli.operating.status_document import Document, status_document
 from flyball_cli.operating.status_words import headline, status_lines
+from flyball_cli.wording import calendar
 from flyball_core.errors import FlyballError
 
 SCHEMA = "flyball.watch/1"
@@ -79,7 +79,7 @@ def event_line(event: Event) -> str:
     """One event in words."""
     if isinstance(event, Recorded):
         record = event.record
-        when = f"{datetime.fromtimestamp(record.wall_s, UTC):%H:%M:%S}"
+        when = calendar(record.wall_s, "%H:%M:%S")
         refused = " (refused)" if record.refused else ""
         return f"{when}  {record.pool}  {record.kind.value:8s}{refused}  {record.summary}  [{record.decision}]"
     if isinstance(event, Followed):

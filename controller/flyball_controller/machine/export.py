@@ -59,7 +59,9 @@ _DATACLASSES: dict[str, type] = {
         outputs.Verdict,
     )
 }
-_TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (state.FiledFrame, state.Reading, frames.GatewaySample)}
+_TUPLES: dict[str, Any] = {
+    kind.__name__: kind for kind in (state.ClockReading, state.FiledFrame, state.Reading, frames.GatewaySample)
+}
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind
     for kind in (

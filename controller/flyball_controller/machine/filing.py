@@ -16,6 +16,7 @@ from flyball_controller.machine.state import (
     UNKNOWN_SKEW_S,
     AgentState,
     BootState,
+    ClockReading,
     EngineState,
     FiledFrame,
     PoolState,
@@ -119,6 +120,8 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
         pool.count("late")
         del boot.pending[min(boot.pending)]
     boot.pending[frame.seq] = FiledFrame(kept.monotonic_s, _readings(kept), kept.gateways)
+    if boot.newest is None or frame.seq > boot.newest.seq:
+        boot.newest = ClockReading(frame.seq, frame.wall_s, frame.monotonic_s)
     # No frame comes before it was sampled: the quickest tells how the two clocks stand.
     boot.skew_s = min(boot.skew_s, now_s - frame.monotonic_s)
 

@@ -48,6 +48,14 @@ class FiledFrame(NamedTuple):
     queues: tuple[GatewaySample, ...]
 
 
+class ClockReading(NamedTuple):
+    """What an agent's clocks showed when it made a frame."""
+
+    seq: int
+    wall_s: float
+    monotonic_s: float
+
+
 @dataclass(slots=True)
 class BootState:
     """One life of an agent, as far as its frames came."""
@@ -60,6 +68,10 @@ class BootState:
     skew_before_s: float = UNKNOWN_SKEW_S
     """The same of the stretch of ticks before, so that a clock that fell back is believed in time."""
     pending: dict[int, FiledFrame] = field(default_factory=dict)
+    newest: ClockReading | None = None
+    """Of the newest live frame."""
+    looked_at: ClockReading | None = None
+    """Of the one that was the newest at the last tick that found another."""
 
 
 @dataclass(slots=True)
@@ -70,6 +82,12 @@ class AgentState:
     boots: dict[str, BootState] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     """Boots from before those: known by name only, so that nothing of them is taken for new."""
+    clock_fault: str = ""
+    """What kind of fault its clocks have; empty if none."""
+    clock: str = ""
+    """The same in words."""
+    clock_told: dict[str, int] = field(default_factory=dict)
+    """At which tick an alarm told of each kind last."""
 
 
 @dataclass(slots=True)
@@ -125,6 +143,8 @@ class EngineState:
     hbm_ratio: float | None = None
     smooth: list[float] = field(default_factory=list)
     slow_ticks: int = 0
+    silent: bool = False
+    """Whether an alarm has told that its telemetry is too old."""
     degraded: bool = False
     # settings
     wanted: dict[str, Value] = field(default_factory=dict)
@@ -293,9 +313,15 @@ class PartitionState:
     time_s: float = 0.0
     """The machine's time: the sum of tick intervals."""
     wall_s: float = 0.0
+    wall_before_s: float = 0.0
+    """The same of the tick before."""
     digest: int = 0
     """CRC-32 chained over all inputs so far."""
     ticks: int = 0
+    claims: list[tuple[float, str]] = field(default_factory=list)
+    """The last claims: the machine's time and the owner."""
+    contended: bool = False
+    """Whether an alarm has told that they come too often."""
     counts: dict[str, int] = field(default_factory=dict)
     pools: dict[str, PoolState] = field(default_factory=dict)
 

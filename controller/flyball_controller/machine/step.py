@@ -9,6 +9,7 @@ import zlib
 
 from flyball_controller.machine import answers, orders
 from flyball_controller.machine.admission import MAX_NAME, MAX_POOLS_OF_ONE
+from flyball_controller.machine.alarms import look_at_claims
 from flyball_controller.machine.filing import file_frame
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.seams import Seams
@@ -86,6 +87,7 @@ def _take_claim(state: PartitionState, offset: int, body: Claim) -> None:
         state.count("claims_of_another_log")
         return
     state.epoch, state.owner, state.first_tick_done = offset, body.owner, False
+    look_at_claims(state, body.owner, offset)
 
 
 _Said = OverrideSet | OverrideClear | PolicyText | Order | Rebase
@@ -137,7 +139,7 @@ def _take_tick(state: PartitionState, offset: int, body: Tick, seams: Seams) -> 
     interval_s = _elapsed(state, body, takeover=takeover)
     state.first_tick_done = True
     state.time_s += interval_s
-    state.wall_s = body.wall_s if math.isfinite(body.wall_s) else state.wall_s
+    state.wall_before_s, state.wall_s = state.wall_s, body.wall_s if math.isfinite(body.wall_s) else state.wall_s
     state.ticks += 1
     outputs: list[Output] = []
     for name in sorted(state.pools):

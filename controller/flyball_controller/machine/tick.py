@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from flyball_controller.machine import relaunch
+from flyball_controller.machine.alarms import look_at_telemetry
 from flyball_controller.machine.answers import ask, trip
 from flyball_controller.machine.features import Measured, mark_degraded, measure, pool_features, queue_features
 from flyball_controller.machine.filing import release_frames
@@ -66,8 +67,9 @@ def run_tick(
     recorder = Recorder(partition, pool, revision)
     release_frames(pool, now_s, interval_s)
     measured = measure(pool, document.guard.stale_ticks)
-    alarm, shifted = _look(pool, measured, document.guard.stale_ticks, seams, now_s, recorder)
     fresh = frozenset(e.engine for e, ok in zip(measured.engines, measured.fresh.tolist(), strict=True) if ok)
+    look_at_telemetry(partition, pool, fresh, document.guard.stale_ticks, recorder)
+    alarm, shifted = _look(pool, measured, document.guard.stale_ticks, seams, now_s, recorder)
     rails = Rails(document=document, now_s=now_s, interval_s=interval_s, fresh=fresh)
     _expire(pool, partition.wall_s, recorder)
     outputs: list[Output] = list(_forget(pool, now_s))

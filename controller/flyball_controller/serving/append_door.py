@@ -18,19 +18,17 @@ from flyball_controller.serving.doorway import Doorway
 from flyball_controller.serving.measures import Measures
 from flyball_controller.serving.refusals import INVALID, Refusal
 from flyball_controller.serving.shedding import (
-    MAX_SAMPLES_WAITING,
+    FRAME_SAMPLES,
     RATE,
     Level,
     Shedding,
     Unread,
     level_of,
-    samples_in,
 )
-from flyball_core.frames import Frame
 from flyball_core.inputs import Malformed
 from flyball_log.interface import Entry, Log, Topic
 from flyball_log.opening import is_kafka
-from flyball_proto.codec import decode_input
+from flyball_proto.codec import FrameHead, decode_input, frame_head
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_service.tls import Identity
 
@@ -42,7 +40,7 @@ MAX_UNDER_WAY_BYTES = 32 * 1024 * 1024
 """Most bytes under way to the disk at once, from all callers."""
 MAX_CALLS_OF_ONE = 8
 """Most appends at once by one certificate."""
-MAX_SAMPLES_AT_ONCE = 16_384
+MAX_SAMPLES_AT_ONCE = 8_192
 """Most samples of one append."""
 CHECKED_AT_ONCE = 50
 """Entries read before others have a turn."""
@@ -93,21 +91,19 @@ class AppendDoor:
             return []
         places = _places(log, entries)
         agent = who.name if who is not None else check_entry(0, entries[0], None).agent
-        self._shed(self._shedding.unseen(agent, len(entries), self._level(places), _now_s()))
+        least = {place: FRAME_SAMPLES * len(numbers) for place, numbers in places.items()}
+        self._shed(self._shedding.unseen(agent, len(entries), self._level(least), _now_s()))
         samples: Counter[int] = Counter()
         backlog = False
         for partition, numbers in places.items():
             for number in numbers:
-                frame = check_entry(number, entries[number], who)
-                samples[partition] += samples_in(frame)
-                backlog = backlog or frame.backlog
+                head = check_entry(number, entries[number], who)
+                samples[partition] += FRAME_SAMPLES + head.samples
+                backlog = backlog or head.backlog
                 if number % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
                     await asyncio.sleep(0)  # others wait for this event loop
         check_samples(samples.total())
-        level = self._level(places)
-        if any(self._waiting(place) + more > MAX_SAMPLES_WAITING for place, more in samples.items()):
-            level = Level.EVERYTHING
-        self._shed(self._shedding.seen(agent, len(entries), level, _now_s(), backlog=backlog))
+        self._shed(self._shedding.seen(agent, len(entries), self._level(samples), _now_s(), backlog=backlog))
         return await self._appended(log, entries, places, samples)
 
     async def _appended(
@@ -119,29 +115,31 @@ class AppendDoor:
     ) -> list[int]:
         """Append to each entry's partition; the offsets in the order of the entries."""
         offsets = [0] * len(entries)
+        under_way = dict(samples)
+        for partition, more in samples.items():  # here, not at their tasks' turn: others look at it meanwhile
+            self._unread[partition].under_way += more
 
         async def append(partition: int, numbers: Sequence[int]) -> None:
             records = [Entry(entries[number].pool.encode(), entries[number].record) for number in numbers]
-            unread = self._unread[partition]
-            unread.under_way += samples[partition]
-            try:
-                found = await log.append(Topic.INPUTS, partition, records)
-                unread.kept(found[-1], samples[partition])
-            finally:
-                unread.under_way -= samples[partition]
+            found = await log.append(Topic.INPUTS, partition, records)
+            self._unread[partition].kept(found[-1], under_way.pop(partition))
             for number, offset in zip(numbers, found, strict=True):
                 offsets[number] = offset
 
-        await asyncio.gather(*(append(*place) for place in places.items()))
+        try:
+            await asyncio.gather(*(append(*place) for place in places.items()))
+        finally:
+            for partition, left in under_way.items():  # whose fate is not known: a task may never have begun
+                self._unread[partition].under_way -= left
         return offsets
 
     def _waiting(self, partition: int) -> int:
         owned = self._doorway.plane().owner.owned.get(partition)
         return self._unread[partition].waiting(owned.next_offset if owned is not None else 0)
 
-    def _level(self, partitions: Mapping[int, object]) -> Level:
-        """What is kept out of the worst of these partitions."""
-        return max(level_of(self._waiting(partition), self._late_s(partition)) for partition in partitions)
+    def _level(self, more: Mapping[int, int]) -> Level:
+        """What is kept out of the worst of these partitions, of which so many samples more are asked."""
+        return max(level_of(self._waiting(place), samples, self._late_s(place)) for place, samples in more.items())
 
     def _shed(self, reason: str) -> None:
         if reason:
@@ -187,20 +185,21 @@ def check_samples(count: int) -> None:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, INVALID, said)
 
 
-def check_entry(number: int, entry: pb.AppendEntry, who: Identity | None) -> Frame:
-    """The frame of an entry; raise `Refusal` unless it is one of its pool, and of the agent that sends it."""
-    body = decode_input(0, entry.record).body
-    if not isinstance(body, Frame):
+def check_entry(number: int, entry: pb.AppendEntry, who: Identity | None) -> FrameHead:
+    """The head of an entry's frame; raise `Refusal` unless it is one of its pool, and of the agent that sends it."""
+    head = frame_head(entry.record)
+    if head is None:
+        body = decode_input(0, entry.record).body
         what = body.reason if isinstance(body, Malformed) else f"a {type(body).__name__}"
         said = f"entry {number}: agents append frames, and this is {what}"
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, NOT_A_FRAME, said)
-    if body.pool != entry.pool or not 0 < len(entry.pool) <= MAX_NAME:
-        said = f"entry {number}: a frame of pool {body.pool!r} under the key {entry.pool!r}"
+    if head.pool != entry.pool or not 0 < len(entry.pool) <= MAX_NAME:
+        said = f"entry {number}: a frame of pool {head.pool!r} under the key {entry.pool!r}"
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, NOT_A_FRAME, said[:500])
-    if who is not None and body.agent != who.name:
-        said = f"entry {number}: a frame of agent {body.agent!r}, and the certificate is of {who.name!r}"
+    if who is not None and head.agent != who.name:
+        said = f"entry {number}: a frame of agent {head.agent!r}, and the certificate is of {who.name!r}"
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, ANOTHERS, said[:500])
-    return body
+    return head
 
 
 def _places(log: Log, entries: Sequence[pb.AppendEntry]) -> dict[int, list[int]]:

@@ -102,6 +102,7 @@ class AttachDoor:
             raise
         # A task of its own: what was appended for a caller who has left meanwhile must be taken back.
         attaching = asyncio.create_task(pusher.attached(stream, attach))
+        attaching.add_done_callback(lambda _: stream.linked.set())
         try:
             await asyncio.shield(attaching)
             log.info("attached", kind=attach.kind.value, target=attach.target, pool=attach.pool)
@@ -176,6 +177,8 @@ class AttachDoor:
 
     async def _leave(self, stream: Stream, attaching: "asyncio.Task[None]", pusher: Pusher) -> None:
         await asyncio.wait([attaching])
+        if stream.successor is not None:  # the target is not gone: a farewell before its next attach would say so
+            await stream.successor.linked.wait()
         farewell = pusher.unlink(stream, stream.attach)
         if farewell is not None:
             log.info("detached", kind=farewell.kind.value, target=farewell.target, pool=farewell.pool)

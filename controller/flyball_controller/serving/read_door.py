@@ -21,6 +21,7 @@ from flyball_controller.serving.refusals import Refusal
 from flyball_controller.serving.status import partition_status, pool_status
 from flyball_core.errors import OffsetGone
 from flyball_log.interface import Bounds, Log, Record, Topic
+from flyball_log.limits import MAX_RECORD_BYTES
 from flyball_proto.codec import is_tick
 from flyball_proto.v1 import outputs_pb2, services_pb2 as pb
 from flyball_service.rates import Buckets
@@ -186,6 +187,9 @@ def page_of(records: list[Record], request: pb.DecisionsRequest, at: int) -> tup
             break
         at = record.offset + 1
         if record.value is None or pool not in (b"", record.key) or (request.without_ticks and is_tick(record.value)):
+            continue
+        if len(record.value) > MAX_RECORD_BYTES:  # a stranger's: nobody could take the page
+            page.unreadable += 1
             continue
         size += len(record.value)
         try:

@@ -43,6 +43,7 @@ from flyball_proto.v1 import services_pb2_grpc as rpc
 from flyball_service.certificate_measures import CertificateMeasures, expiries_of, watch_expiry
 from flyball_service.channels import grpc_server
 from flyball_service.config import Config, ControllerConfig
+from flyball_service.exchanged import until_exchanged
 from flyball_service.exposing import new_registry, serve_http
 from flyball_service.health import Health
 from flyball_service.kafka import LOG, open_log_patiently
@@ -171,7 +172,12 @@ class _Controller:
         self._sharing = Sharing(await join(where), self._health, lambda number, ours: Tenure(number, office, ours))
         self._plane = Plane(log=where, owner=owner, pusher=pusher, pushing=pushing, declared=frozenset(self._policies))
         self._doorway.open(self._plane)
-        running = (self._sharing.run(), pushing.run(), watch_expiry(self._expiries.values()))
+        running = (
+            self._sharing.run(),
+            pushing.run(),
+            watch_expiry(self._expiries.values()),
+            until_exchanged(self._config, where, self._health),
+        )
         return [asyncio.create_task(one) for one in running]
 
     async def _end(self, where: Log, server: grpc.aio.Server, tasks: list[asyncio.Task[None]]) -> None:

@@ -10,7 +10,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from flyball_core.frames import Frame
 from flyball_service.rates import Buckets
 
 FRAMES_PER_S = 200.0
@@ -24,7 +23,7 @@ MAX_LIVE_AT_ONCE = 40
 MAX_AGENTS_RATED = 10_000
 """Agents with a rate of their own at a time; those beyond share one."""
 
-MAX_SAMPLES_WAITING = 32_768
+MAX_SAMPLES_WAITING = 16_384
 """Samples of one partition under way to the disk, or on it and not read by their owner yet."""
 BACKLOG_WAITING = MAX_SAMPLES_WAITING // 4
 SHARE_WAITING = MAX_SAMPLES_WAITING // 2
@@ -52,22 +51,15 @@ class Level(IntEnum):
     EVERYTHING = 3
 
 
-def level_of(waiting: int, late_s: float) -> Level:
-    """What is kept out of a partition with so many samples waiting and a tick so late."""
-    reached = Level.NOTHING
-    for level, most, most_s in (
-        (Level.ITS_BACKLOG, BACKLOG_WAITING, BACKLOG_LATE_S),
-        (Level.BEYOND_ITS_SHARE, SHARE_WAITING, SHARE_LATE_S),
-        (Level.EVERYTHING, MAX_SAMPLES_WAITING, ALL_LATE_S),
-    ):
-        if waiting > most or late_s > most_s:
-            reached = level
-    return reached
-
-
-def samples_in(frame: Frame) -> int:
-    """What reading a frame takes, in samples."""
-    return FRAME_SAMPLES + len(frame.engines) + len(frame.gpus) + len(frame.gateways)
+def level_of(waiting: int, more: int, late_s: float) -> Level:
+    """What is kept out of a partition with so many samples waiting, so many more asked for, and a tick so late."""
+    if waiting + more > MAX_SAMPLES_WAITING or late_s > ALL_LATE_S:
+        return Level.EVERYTHING
+    if waiting > SHARE_WAITING or late_s > SHARE_LATE_S:
+        return Level.BEYOND_ITS_SHARE
+    if waiting > BACKLOG_WAITING or late_s > BACKLOG_LATE_S:
+        return Level.ITS_BACKLOG
+    return Level.NOTHING
 
 
 @dataclass(slots=True)
@@ -80,7 +72,8 @@ class Unread:
     _total: int = 0
 
     def kept(self, last_offset: int, samples: int) -> None:
-        """So many are in the log, up to this offset."""
+        """So many of those under way are in the log, up to this offset."""
+        self.under_way -= samples
         self._kept.append((last_offset, samples))
         self._total += samples
 

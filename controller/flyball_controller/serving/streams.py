@@ -49,6 +49,10 @@ class Stream:
     """Why it is to end, once it is."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it has ended."""
+    linked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once its attach is on record, or never will be."""
+    successor: "Stream | None" = None
+    """The stream that took its place."""
 
     async def send(self, message: Pushed) -> None:
         """Leave a message to be sent; never waits for the receiver."""
@@ -123,6 +127,7 @@ class Streams:
         self._by_target[_target(attach)] = stream
         if known is not None:
             said = f"a newer stream of incarnation {attach.incarnation} took its place"
+            known.successor = stream
             known.end(Refusal(grpc.StatusCode.ABORTED, "replaced", said))
 
     def drop(self, stream: Stream) -> None:

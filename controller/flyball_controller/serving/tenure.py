@@ -18,7 +18,7 @@ from flyball_controller.farewells import left_behind
 from flyball_controller.owner import Owned, Owner
 from flyball_controller.serving.measures import Measures
 from flyball_controller.slow import SlowDesk
-from flyball_core.errors import FlyballError
+from flyball_core.errors import FlyballError, LogExchanged
 from flyball_core.inputs import PolicyText
 from flyball_log.interface import Entry, Log, Topic
 from flyball_log.opening import is_kafka
@@ -124,6 +124,8 @@ class Tenure:
                     await self._turn()
                 except FlyballError as error:
                     health.waits_for(self._name, str(error))
+                    if isinstance(error, LogExchanged):
+                        self._drop()  # what it knows is of another log: nothing may be decided on it
                     self._office.measures.failed("owner")
                     await self._recover()
                 except Exception:  # the boundary of this loop: one partition must not take the others down

@@ -31,11 +31,11 @@ LONGEST_S = 10.0
 """Longest wait for an owner's answer."""
 MARGIN_S = 0.5
 """What is left of the call's deadline for the way back."""
-ORDERS_PER_S = 5.0
+ORDERS_PER_S = 50.0
 """Orders of one author a second."""
-MAX_ORDERS_AT_ONCE = 100
+MAX_ORDERS_AT_ONCE = 500
 """Orders of one author after a rest."""
-ORDER_BYTES = 4 * 1024
+ORDER_BYTES = 1024
 """A longer text counts as so many orders, for judging it takes its time."""
 MAX_AUTHORS_RATED = 1_000
 """Authors with a rate of their own at a time; those beyond share one."""

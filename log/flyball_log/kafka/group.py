@@ -27,11 +27,31 @@ _BACKOFF_S = (0.5, 10.0)
 _logger = logging.getLogger(__name__)
 
 
+class _Member(Consumer):
+    """A consumer that can say which generation of its group it knows."""
+
+    @property
+    def generation(self) -> int:
+        """As the broker counts them; -1 while it is in no group."""
+        return self._coordinator.generation
+
+
+def own_assignor() -> type[StickyPartitionAssignor]:
+    """An assignor of one member's own: it remembers in its class what the member had, and in which generation."""
+
+    class Sticky(StickyPartitionAssignor):
+        member_assignment: list[TopicPartition] | None = None
+        generation: int = StickyPartitionAssignor.DEFAULT_GENERATION_ID
+
+    return Sticky
+
+
 class _Listener(ConsumerRebalanceListener):
     """Hears what is assigned. Does nothing that can fail: the client swallows exceptions here."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: _Member, assignor: type[StickyPartitionAssignor]) -> None:
         self._consumer = consumer
+        self._assignor = assignor
         self.assigned: frozenset[int] = frozenset()
         self.joined = False
 
@@ -41,6 +61,9 @@ class _Listener(ConsumerRebalanceListener):
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
+        # The client leaves this out. Without it what a member remembers has no age, and one that was away
+        # for long is given again what others have had since.
+        self._assignor.on_generation_assignment(self._consumer.generation)
         self.assigned, self.joined = frozenset(each.partition for each in assigned), True
 
 
@@ -82,10 +105,11 @@ class GroupMembership:
 
     async def _be_member(self) -> None:
         """Join and stay until the client fails for good."""
-        consumer = self._make_consumer()
+        assignor = own_assignor()
+        consumer = self._make_consumer(assignor)
         try:
             await asyncio.wait_for(consumer.start(), self._settings.connect_timeout_s)
-            self._listener = _Listener(consumer)
+            self._listener = _Listener(consumer, assignor)
             consumer.subscribe([self._settings.topic(Topic.INPUTS)], listener=self._listener)
             while True:
                 # Returns nothing, but an error of the coordination is told only to who asks.
@@ -98,11 +122,8 @@ class GroupMembership:
             self._listener = None
             await consumer.end()
 
-    def _make_consumer(self) -> Consumer:
-        # The assignor remembers in its class what this member had, so each member has its own class.
-        remembers = {"member_assignment": None, "generation": StickyPartitionAssignor.DEFAULT_GENERATION_ID}
-        assignor = type("Sticky", (StickyPartitionAssignor,), remembers)
-        return Consumer(
+    def _make_consumer(self, assignor: type[StickyPartitionAssignor]) -> _Member:
+        return _Member(
             **connection(self._settings),
             client_id="flyball-controller",
             group_id=self._settings.group,

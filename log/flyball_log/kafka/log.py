@@ -11,7 +11,7 @@ from flyball_core.ids import LogId
 from flyball_log.grouping import GroupCommit
 from flyball_log.interface import Bounds, Entry, Membership, Record, Topic
 from flyball_log.kafka.group import GroupMembership
-from flyball_log.kafka.layout import read_layout, read_log_id
+from flyball_log.kafka.layout import Layout, read_layout, read_log_id
 from flyball_log.kafka.producing import Producing, TopicLane
 from flyball_log.kafka.reading import Reading
 from flyball_log.kafka.settings import KafkaSettings
@@ -20,6 +20,31 @@ from flyball_log.partitioning import partition_of
 
 _CLOSE_S = 5.0
 _HINT = "run `flyball topics create`"
+
+
+async def identify(settings: KafkaSettings) -> LogId:
+    """The id of the log that is there now. Raises `LogUnavailable`, `NotALog` and `Fatal` as `KafkaLog.open`."""
+    await _complete_layout(settings)
+    reading = Reading(settings)
+    try:
+        return await _must_have_id(settings, reading)
+    finally:
+        await reading.close()
+
+
+async def _complete_layout(settings: KafkaSettings) -> Layout:
+    layout = await read_layout(settings)
+    missing = [name for name, found in layout.items() if not found]
+    if missing:
+        raise NotALog(f"{settings.where}: topic {missing[0]} does not exist; {_HINT}")
+    return layout
+
+
+async def _must_have_id(settings: KafkaSettings, reading: Reading) -> LogId:
+    log_id = await read_log_id(settings, reading)
+    if log_id is None:
+        raise NotALog(f"{settings.where}: {settings.meta_topic} holds no log id; {_HINT}")
+    return log_id
 
 
 class KafkaLog:
@@ -45,18 +70,13 @@ class KafkaLog:
         Raises `LogUnavailable` if no broker answers in time, `NotALog` if topics or the log id are
         missing, `Fatal` if the topics do not fit together or may not be read.
         """
-        layout = await read_layout(settings)
-        missing = [name for name, found in layout.items() if not found]
-        if missing:
-            raise NotALog(f"{settings.where}: topic {missing[0]} does not exist; {_HINT}")
+        layout = await _complete_layout(settings)
         counts = {len(layout[settings.topic(topic)]) for topic in Topic}
         if len(counts) != 1:
             raise Fatal(f"{settings.where}: topics have {sorted(counts)} partitions; see `flyball topics check`")
         reading = Reading(settings)
         try:
-            log_id = await read_log_id(settings, reading)
-            if log_id is None:
-                raise NotALog(f"{settings.where}: {settings.meta_topic} holds no log id; {_HINT}")
+            log_id = await _must_have_id(settings, reading)
         except BaseException:
             await reading.close()
             raise

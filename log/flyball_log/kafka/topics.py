@@ -16,7 +16,7 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 from flyball_core.errors import LogUnavailable, Rejected
 from flyball_core.ids import LogId
 from flyball_log.interface import Entry, Topic
-from flyball_log.kafka.clients import make_admin, translated
+from flyball_log.kafka.clients import FETCH_BYTES, make_admin, translated
 from flyball_log.kafka.layout import LOG_ID_KEY, Layout, describe, read_log_id
 from flyball_log.kafka.producing import Producing
 from flyball_log.kafka.reading import Reading
@@ -25,6 +25,9 @@ from flyball_log.limits import MAX_RECORD_BYTES, check_partitions
 
 LEAST_REPLICAS = 3
 LEAST_IN_SYNC = 2
+MAX_MESSAGE_BYTES = 4 * MAX_RECORD_BYTES
+"""Largest message of a topic that is made here: a batch of ours, and a quarter more. What a stranger sends beyond it
+the broker refuses."""
 _CREATE_S = 30.0
 _DAY_MS = 86_400_000
 _CHECKED = ("cleanup.policy", "min.insync.replicas", "unclean.leader.election.enable", "max.message.bytes")
@@ -60,6 +63,7 @@ def _configs(settings: KafkaSettings, name: str, retention_days: float, *, dev: 
         "cleanup.policy": "compact" if _compacted(settings, name) else "delete",
         "min.insync.replicas": "1" if dev else str(LEAST_IN_SYNC),
         "unclean.leader.election.enable": "false",
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
     }
     if not _compacted(settings, name):
         configs["retention.ms"] = str(int(retention_days * _DAY_MS))
@@ -217,7 +221,10 @@ def _check_configs(topic: str, configs: Mapping[str, str], *, compacted: bool, d
     if not dev and int(configs.get("min.insync.replicas", "0")) < LEAST_IN_SYNC:
         problem = f"min.insync.replicas is {configs.get('min.insync.replicas')}"
         findings.append(Finding(topic=topic, problem=problem, remedy=f"set it to {LEAST_IN_SYNC} or more"))
-    if int(configs.get("max.message.bytes", "0")) < 4 * MAX_RECORD_BYTES:
-        problem = f"max.message.bytes is {configs.get('max.message.bytes')}"
-        findings.append(Finding(topic=topic, problem=problem, remedy=f"set it to {4 * MAX_RECORD_BYTES} or more"))
+    largest = int(configs.get("max.message.bytes", "0"))
+    problem = f"max.message.bytes is {largest}"
+    if largest < MAX_MESSAGE_BYTES:
+        findings.append(Finding(topic=topic, problem=problem, remedy=f"set it to {MAX_MESSAGE_BYTES} or more"))
+    if largest > FETCH_BYTES:
+        findings.append(Finding(topic=topic, problem=problem, remedy=f"set it to {FETCH_BYTES} or less"))
     return findings

@@ -5,7 +5,7 @@ reason, because bad input is data. Decoding an output raises `Rejected`, because
 outputs are our own and a wrong one is a fault.
 """
 
-from flyball_proto.codec.inputs import decode_input, encode_input, is_attach
+from flyball_proto.codec.inputs import FrameHead, decode_input, encode_input, frame_head, is_attach
 from flyball_proto.codec.outputs import (
     CheckpointPart,
     Pushed,
@@ -27,6 +27,7 @@ from flyball_proto.codec.streams import (
 
 __all__ = [
     "CheckpointPart",
+    "FrameHead",
     "Pushed",
     "Said",
     "decode_audit",
@@ -37,6 +38,7 @@ __all__ = [
     "encode_checkpoint",
     "encode_directive",
     "encode_input",
+    "frame_head",
     "is_attach",
     "is_tick",
     "pusher_message",

@@ -2,13 +2,13 @@
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from flyball_core.errors import Rejected
 from flyball_core.frames import Frame
-from flyball_core.ids import Incarnation, LogId, OwnerId, PoolId
+from flyball_core.ids import AgentId, Incarnation, LogId, OwnerId, PoolId
 from flyball_core.inputs import (
     Ack,
     AckStatus,
@@ -34,6 +34,7 @@ from flyball_core.inputs import (
 from flyball_proto.codec.telemetry import fill_frame, read_frame
 from flyball_proto.codec.words import (
     ACK_STATUSES,
+    MAX_RECORD_BYTES,
     MODES,
     TARGET_KINDS,
     fill_knob,
@@ -48,9 +49,7 @@ from flyball_proto.codec.words import (
 )
 from flyball_proto.v1 import common_pb2, inputs_pb2 as pb
 
-MAX_INPUT_BYTES = 256 * 1024
-"""Largest input that is read at all. No log of ours takes a larger record; Kafka may, from a stranger."""
-_TOO_LARGE = f"too large for an input: the limit is {MAX_INPUT_BYTES} bytes"
+_TOO_LARGE = f"too large for an input: the limit is {MAX_RECORD_BYTES} bytes"
 
 _ATTACH = bytes([pb.InputRecord.ATTACH_FIELD_NUMBER << 3 | 2])
 """How the bytes of an attach begin: its field's number, and that a length follows."""
@@ -317,11 +316,39 @@ def is_attach(value: bytes | None) -> bool:
     return value is not None and value.startswith(_ATTACH)
 
 
+class FrameHead(NamedTuple):
+    """What a door has to know of a frame; its numbers are for whoever reads it."""
+
+    agent: AgentId
+    pool: PoolId
+    backlog: bool
+    samples: int
+    """Of all kinds together."""
+
+
+def frame_head(value: bytes) -> FrameHead | None:
+    """The head of an encoded frame, at a fraction of what reading all of it costs; None if it is no frame.
+
+    What has a head can be decoded.
+    """
+    if len(value) > MAX_RECORD_BYTES:
+        return None
+    try:
+        record = pb.InputRecord.FromString(value)
+    except DecodeError:
+        return None
+    if record.WhichOneof("body") != "frame":
+        return None
+    frame = record.frame
+    samples = len(frame.engines) + len(frame.gpus) + len(frame.gateways)
+    return FrameHead(AgentId(frame.agent), PoolId(frame.pool), frame.backlog, samples)
+
+
 def decode_input(offset: int, value: bytes | None) -> Input:
     """One record of the inputs. Never raises: what cannot be read is `Malformed`, with why."""
     if value is None:
         return Input(offset, 0, Malformed(reason="tombstone"))
-    body = _read_body(value) if len(value) <= MAX_INPUT_BYTES else Malformed(reason=_TOO_LARGE)
+    body = _read_body(value) if len(value) <= MAX_RECORD_BYTES else Malformed(reason=_TOO_LARGE)
     return Input(offset, zlib.crc32(value), body)
 
 

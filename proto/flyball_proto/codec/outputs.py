@@ -21,6 +21,7 @@ from flyball_core.outputs import (
 )
 from flyball_proto.codec.inputs import fill_proposal, read_proposal
 from flyball_proto.codec.words import (
+    MAX_RECORD_BYTES,
     TARGET_KINDS,
     EnumPair,
     fill_setting,
@@ -57,8 +58,15 @@ def encode_directive(output: Pushed) -> bytes:
     return record.SerializeToString(deterministic=True)
 
 
+def _must_fit(value: bytes) -> None:
+    """Raise `Rejected` for what no log of ours takes, before anything is made of it."""
+    if len(value) > MAX_RECORD_BYTES:
+        raise Rejected(f"a record of {len(value)} bytes; the limit is {MAX_RECORD_BYTES}")
+
+
 def decode_directive(value: bytes) -> Pushed:
     """One record of the directives topic; `Rejected` if it is none."""
+    _must_fit(value)
     try:
         record = pb.DirectiveRecord.FromString(value)
     except DecodeError as error:
@@ -184,6 +192,7 @@ def is_tick(value: bytes) -> bool:
 
 def decode_audit(value: bytes) -> DecisionRecord | TickRecord:
     """One record of the decisions topic; `Rejected` if it is none."""
+    _must_fit(value)
     try:
         record = pb.AuditRecord.FromString(value)
     except DecodeError as error:
@@ -309,6 +318,7 @@ def encode_checkpoint(part: CheckpointPart) -> bytes:
 
 def decode_checkpoint(value: bytes) -> CheckpointPart:
     """One checkpoint part; `Rejected` if it is none."""
+    _must_fit(value)
     try:
         m = pb.Checkpoint.FromString(value)
     except DecodeError as error:

@@ -11,6 +11,9 @@ from flyball_core.inputs import AckStatus, Mode, TargetKind
 from flyball_core.knobs import KnobClass, KnobKind, KnobSpec, Setting, Value
 from flyball_proto.v1 import common_pb2 as pb, inputs_pb2
 
+MAX_RECORD_BYTES = 256 * 1024
+"""Largest record that is read at all. No log of ours takes a larger one; a broker may, from a stranger."""
+
 E = TypeVar("E", bound=Enum)
 
 

@@ -8,6 +8,7 @@ woke up among them; every record of it may be there twice; compaction may have t
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flyball_controller.fingerprint import own_fingerprint
 from flyball_controller.machine import standard_seams
@@ -32,6 +33,8 @@ from harness.invariants import (
 from laboratory.leases import judge_leases
 from laboratory.record import Applied, Record
 from laboratory.verdict import Answer, Promise, Verdict
+
+__all__ = ["Promise", "Verdict", "judge"]
 
 _MOST_WEIGHT = 256
 
@@ -183,7 +186,7 @@ def _judge_told(
 def _answers(recorded: Recorded) -> tuple[dict[tuple[str, str], dict[Version, bool]], set[tuple[str, str]]]:
     """By target, the versions it answered to and whether it took them; and who has left."""
     answered: dict[tuple[str, str], dict[Version, bool]] = defaultdict(dict)
-    attached: dict[tuple[str, str], tuple[int, str] | None] = {}
+    standing: dict[tuple[str, str], _Standing] = defaultdict(_Standing)
     for item in recorded.inputs:
         body = item.body
         if isinstance(body, Ack):
@@ -191,22 +194,47 @@ def _answers(recorded: Recorded) -> tuple[dict[tuple[str, str], dict[Version, bo
             versions = answered[body.kind.value, body.target]
             versions[body.version] = versions.get(body.version, False) or taken
         elif isinstance(body, Attach):
-            who = body.kind.value, body.target
-            standing = attached.get(who)
-            if body.attached:
-                attached[who] = item.offset, body.incarnation
-            elif standing is None or _ends(body, item.offset, standing):
-                attached[who] = None
+            standing[body.kind.value, body.target].hear(body, item.offset)
             if body.held is not None:
-                answered[who][body.held] = True
-    left = {who for who, standing in attached.items() if standing is None}
-    return answered, left
+                answered[body.kind.value, body.target][body.held] = True
+    return answered, {who for who, said in standing.items() if not said.attached}
 
 
-def _ends(farewell: Attach, offset: int, standing: tuple[int, str]) -> bool:
-    """Whether a farewell ends that attach: one that is late, or of another incarnation, does not."""
-    ends = offset if farewell.ends is None else farewell.ends
-    return farewell.incarnation == standing[1] and ends >= standing[0]
+@dataclass(slots=True)
+class _Standing:
+    """What a receiver said of itself last, in its own order: the log may have taken its words in another."""
+
+    attached: bool = False
+    incarnation: str = ""
+    attempt: int = 0
+    offset: int = -1
+    earlier: set[str] = field(default_factory=set)
+    """The incarnations before: of them nothing is news."""
+
+    def hear(self, said: Attach, offset: int) -> None:
+        """An attach or a farewell."""
+        if said.incarnation in self.earlier:
+            return
+        if said.incarnation != self.incarnation:
+            if said.attached:
+                self.earlier.add(self.incarnation)
+                self.attached, self.incarnation, self.attempt, self.offset = (
+                    True,
+                    said.incarnation,
+                    said.attempt,
+                    offset,
+                )
+        elif said.attached:
+            if not 0 < said.attempt <= self.attempt:
+                self.attached, self.attempt, self.offset = True, said.attempt, offset
+        elif said.attempt and self.attempt:
+            self.attached = self.attached and said.attempt < self.attempt
+        else:
+            self.attached = self.attached and said.ends is not None and said.ends < self.offset
+
+    def _begin(self, said: Attach, offset: int) -> None:
+        self.attached, self.offset = True, offset
+        self.incarnation, self.attempt = said.incarnation, said.attempt
 
 
 def _judge_machine(partition: int, recorded: Recorded, verdict: Verdict) -> None:

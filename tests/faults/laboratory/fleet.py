@@ -9,7 +9,8 @@ import json
 import random
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +20,19 @@ import aiohttp
 import grpc
 
 from flyball_cli.processes import FLYBALL
+from flyball_core.inputs import Claim
 from flyball_core.knobs import BATCH_CAP
+from flyball_log import Log, Topic, open_log, scan
+from flyball_log.kafka import create_topics, settings_for
+from flyball_proto.codec import decode_input
 from flyball_proto.v1 import common_pb2, services_pb2 as pb
 from harness.controller_calls import metric, page, pin, status
+from laboratory import lab_agent
+from laboratory.arriving import agent_file
+from laboratory.checker import judge
 from laboratory.processes import Actor, Actors
+from laboratory.record import read_record
+from laboratory.verdict import Verdict
 
 POOL = "chat"
 ASK_S = 2.0
@@ -38,6 +48,13 @@ knobs:
 
 _PORTS = range(20_000, 32_000)
 """Below those that the kernel gives to whoever connects: what is started again finds its port still free."""
+
+
+async def new_topics(broker: str, partitions: int) -> str:
+    """A new log in Kafka, as `flyball topics create --dev` makes it; its name."""
+    where = f"kafka://{broker}/test-{uuid.uuid4().hex[:12]}"
+    await create_topics(settings_for(where), partitions=partitions, replication=1, dev=True)
+    return where
 
 
 def lasting_port() -> int:
@@ -75,7 +92,7 @@ class Fleet:
         return self.folder / "record"
 
     def controller(self, name: str, module: str = FLYBALL) -> Actor:
-        """A controller, not started yet. `module` is one of the laboratory that breaks something in it on purpose."""
+        """A controller, not started yet. `module` is one of the laboratory's that breaks something in it on purpose."""
         self.doors[name] = (f"127.0.0.1:{lasting_port()}", f"127.0.0.1:{lasting_port()}")
         grpc_door, http_door = self.doors[name]
         lines = [f"log: {self.log}", f"state: state/{name}", "tls: none", "controller:", f"  name: {name}"]
@@ -100,6 +117,30 @@ class Fleet:
         words += ["--state", str(self.folder / "state" / name), "--record", str(self.record), "--no-fsync"]
         return self.actors.add(name, *words, *more, module="laboratory.lab_engines")
 
+    def agent(self, name: str, engines: int, *pools: str) -> Actor:
+        """An agent, not started yet, whose telemetry tells of engines called NAME-POOL-0 and on in each pool."""
+        file = agent_file(self.folder, name, log=self.log, controllers=[door for door, _ in self.doors.values()])
+        words = ["--config", str(file), "--record", str(self.record), "--pools", ",".join(pools or (POOL,))]
+        return self.actors.add(name, *words, "--engines", str(engines), module=lab_agent.MODULE)
+
+    async def judged(self) -> Verdict:
+        """What the checker makes of the record and the log; both must stand still."""
+        log = await open_log(self.log, read_only=True)
+        try:
+            return await judge(read_record(self.record), log)
+        finally:
+            await log.close()
+
+    async def claims(self) -> dict[int, list[tuple[int, str]]]:
+        """By partition, every claim: its offset, and whose it is."""
+        log = await open_log(self.log, read_only=True)
+        try:
+            return {
+                partition: [claim async for claim in _claims(log, partition)] for partition in range(log.partitions)
+            }
+        finally:
+            await log.close()
+
     async def says(self, name: str) -> pb.StatusResponse | None:
         """What a controller says of itself and its pools; None if it does not answer, or only why it cannot yet."""
         actor = self.actors.all[name]
@@ -116,17 +157,37 @@ class Fleet:
         found = [one for answer in told for one in answer.pools if one.pool == pool]
         return max(found, key=lambda one: one.epoch, default=None)
 
+    async def must_own(self, pool: str = POOL) -> pb.PoolStatus:
+        """The same; AssertionError while nobody does."""
+        told = await self.pool(pool)
+        assert told is not None, f"nobody owns {pool}"
+        return told
+
+    async def owner(self, pool: str = POOL) -> str:
+        """Which controller owns a pool; empty while nobody does."""
+        told = await self.pool(pool)
+        return "" if told is None else told.owner
+
+    async def attached(self, engines: Iterable[str], pool: str = POOL) -> bool:
+        """Whether the pool's owner knows these as attached."""
+        told = await self.pool(pool)
+        return told is not None and {*engines} <= {one.target for one in told.targets if one.attached}
+
+    async def ready(self, name: str) -> bool:
+        """Whether a controller says that it waits for nothing."""
+        return await self.waits_for(name) == {}
+
     async def settles(self, engines: Iterable[str], within_s: float, *, pool: str = POOL) -> Mapping[str, int]:
-        """The pins in force, by engine, once each of these engines has one and holds it. AssertionError after `within_s`."""
+        """The pins in force, by engine, once each of these has one and holds it. AssertionError after `within_s`."""
         end_s = time.monotonic() + within_s
         while True:
             told = await self.pool(pool)
-            caps = {} if told is None else {one.target: one.value.integer for one in told.overrides}
-            unpinned = [name for name in engines if name not in caps]
-            left = unpinned if told is None else [*unpinned, *unsettled(told, caps)]
+            pins = {} if told is None else {one.target: one.value.integer for one in told.overrides}
+            caps = {name: pins[name] for name in engines if name in pins}
+            left = [name for name in engines if name not in pins] + ([] if told is None else unsettled(told, caps))
             if told is not None and not left:
                 return caps
-            assert time.monotonic() < end_s, f"not settled within {within_s:.1f} s: {left}"
+            assert time.monotonic() < end_s, f"not settled within {within_s:.1f} s: {left or 'nobody owns the pool'}"
             await asyncio.sleep(0.1)
 
     async def waits_for(self, name: str) -> Mapping[str, str] | None:
@@ -143,7 +204,7 @@ class Fleet:
         return await metric(self.doors[name][1], of, **labels)
 
     async def order(self, name: str, engine: str, cap: int, *, pool: str = POOL, within_s: float = ASK_S) -> str:
-        """Pin an engine's cap through a controller's door: `taken`, `refused`, `on_record`, or the code it failed with."""
+        """Pin an engine's cap at a controller's door: `taken`, `refused`, `on_record`, or the code it failed with."""
         try:
             answer = await pin(
                 self.doors[name][0], cap, pool=pool, engine=engine, override_id=f"pin-{engine}", within_s=within_s
@@ -151,6 +212,14 @@ class Fleet:
         except grpc.aio.AioRpcError as error:
             return error.code().name
         return pb.WriteOutcome.Name(answer.outcome).removeprefix("WRITE_OUTCOME_").lower()
+
+
+async def _claims(log: Log, partition: int) -> AsyncIterator[tuple[int, str]]:
+    async for records in scan(log, Topic.INPUTS, partition):
+        for record in records:
+            body = decode_input(record.offset, record.value).body
+            if isinstance(body, Claim):
+                yield record.offset, body.owner
 
 
 def place(version: common_pb2.Version) -> tuple[int, int]:

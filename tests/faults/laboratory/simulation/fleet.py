@@ -111,7 +111,7 @@ class Fleet:
             seen = [engine for engine in here if self.receivers[engine.name].serves]
             gpus = [
                 GpuSample(engine.gpu, "uuid", BandwidthSource.GPM, 0, sm_busy_ratio=0.6, hbm_bandwidth_ratio=0.5)
-                for engine in here
+                for engine in seen
             ]
             gateway = self.receivers[self._gateway]
             queue = GatewaySample(

@@ -1,20 +1,15 @@
-"""The fleet of the soak: two controllers on one Kafka, small engines behind a gateway, agents, many receivers.
+"""The fleet of the soak: two controllers on one Kafka, small engines behind gateways, agents, many receivers.
 
 Half of every kind may be killed; the other half is only frozen or cut off, so that what it holds can be watched over
 the whole soak. Everything listens on 127.0.0.1.
 """
 
-import json
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flyball_cli.processes import free_port
-from laboratory.processes import Actor, Actors
+from laboratory.fleet import POOL, Fleet, lasting_port
+from laboratory.processes import Actor
 
-POOL = "chat"
 MODEL = "flyball-twin"
 CONTROLLERS = ("controller-0", "controller-1")
 ENGINES = ("engine-0", "engine-1")
@@ -35,8 +30,6 @@ variants: {relaunch: []}
 guard: {raise_dwell: 5s}
 """
 
-_SCRIPT = Path(__file__).resolve().parents[4] / "scripts" / "kafka_broker.py"
-
 
 def engines_of(receivers: str) -> tuple[str, ...]:
     """The engines of one process of receivers: those that the agent of the same number tells of."""
@@ -45,125 +38,66 @@ def engines_of(receivers: str) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class Broker:
-    """A Kafka of the soak's own, by the project's script."""
-
-    folder: Path
-    address: str = ""
-
-    def start(self) -> None:
-        """Start it, or start it again at the same place. Raises `subprocess.CalledProcessError`."""
-        self.address = self._run("start")
-
-    def stop(self) -> None:
-        """Stop it in good order."""
-        self._run("stop")
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        return int(json.loads((self.folder / "broker.json").read_text())["pid"])
-
-    def _run(self, verb: str) -> str:
-        command = [sys.executable, str(_SCRIPT), "--dir", str(self.folder), verb]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@dataclass(slots=True)
 class SoakFleet:
     """Files and parts, none of them started yet."""
 
-    folder: Path
-    actors: Actors
-    broker: Broker
+    fleet: Fleet
     ports: dict[str, int] = field(default_factory=dict)
     through: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Where parts find the controllers that do not reach them directly."""
 
-    @property
-    def log(self) -> str:
-        """The log's name."""
-        return f"kafka://{self.broker.address}/soak"
-
-    @property
-    def record(self) -> Path:
-        """Where the parts write what they did."""
-        return self.folder / "record"
-
     def at(self, door: str) -> str:
-        """HOST:PORT of a door, the same at every call."""
+        """HOST:PORT of a door of an engine or gateway, the same at every call."""
         if door not in self.ports:
-            self.ports[door] = free_port()
+            self.ports[door] = lasting_port()
         return f"127.0.0.1:{self.ports[door]}"
 
-    def _controllers(self) -> tuple[str, ...]:
-        return tuple(self.at(name) for name in CONTROLLERS)
-
-    def write(self) -> None:
-        """Every part's file, and the parts."""
-        controllers = f"[{', '.join(self._controllers())}]"
-        (self.folder / "policy.yaml").write_text(POLICY)
+    def add_controllers(self) -> tuple[str, ...]:
+        """The controllers; their doors."""
         for name in CONTROLLERS:
-            self._service(
-                "controller",
-                name,
-                f"  name: {name}\n  listen: {self.at(name)}\n  http: {self.at(name + '-http')}\n"
-                f"  policies: {{{POOL}: policy.yaml}}\n",
-            )
+            self.fleet.controller(name)
+        return tuple(self.fleet.doors[name][0] for name in CONTROLLERS)
+
+    def add_others(self) -> None:
+        """Everybody else."""
+        doors = tuple(self.fleet.doors[name][0] for name in CONTROLLERS)
+        controllers = f"[{', '.join(doors)}]"
         for name in ENGINES:
             seat = f"    - {{engine: {name}, listen: {self.at(name)}}}"
-            self._service(
-                "twin",
-                name,
-                f"  pool: {POOL}\n  controllers: {controllers}\n  engines:\n{seat}\n",
-                verb=("serve",),
-            )
+            text = f"  pool: {POOL}\n  controllers: {controllers}\n  engines:\n{seat}\n"
+            self._service("twin", name, text, "serve")
         routed = "\n".join(f"    - {{engine: {name}, url: 'http://{self.at(name)}'}}" for name in ENGINES)
         for name in GATEWAYS:
-            self._service(
-                "gateway",
-                name,
-                f"  pool: {POOL}\n  name: {name}\n  listen: {self.at(name)}\n  http: {self.at(name + '-http')}\n"
-                f"  controllers: {controllers}\n  engines:\n{routed}\n",
-            )
-        self._agents()
+            text = f"  pool: {POOL}\n  name: {name}\n  listen: {self.at(name)}\n  http: {self.at(name + '-http')}\n"
+            self._service("gateway", name, f"{text}  controllers: {controllers}\n  engines:\n{routed}\n")
+        for name in AGENTS:
+            self.fleet.agent(name, RECEIVERS_EACH)
+        self._have_scraped(AGENTS[0])
         for name in RECEIVERS:
-            engines = ",".join(engines_of(name))
-            self.actors.add(
-                name,
-                *("--controllers", ",".join(self.through.get(name, self._controllers())), "--engines", engines),
-                *("--name", name, "--pool", POOL, "--state", str(self.folder / "state" / name)),
-                *("--record", str(self.record), "--no-fsync"),
-                module="laboratory.lab_engines",
-            )
+            words = ["--controllers", ",".join(self.through.get(name, doors)), "--engines", ",".join(engines_of(name))]
+            words += ["--name", name, "--pool", POOL, "--state", str(self.fleet.folder / "state" / name)]
+            words += ["--record", str(self.fleet.record), "--no-fsync"]
+            self.fleet.actors.add(name, *words, module="laboratory.lab_engines")
 
-    def _agents(self) -> None:
-        pages = "\n".join(
+    def _have_scraped(self, agent: str) -> None:
+        """Give an agent the small engines and the gateways to look at as well."""
+        pages = [
             f"    - {{engine: {name}, pool: {POOL}, metrics: 'http://{self.at(name)}/metrics'}}" for name in ENGINES
-        )
-        gates = "\n".join(
+        ]
+        gates = [
             f"    - {{gateway: {name}, pool: {POOL}, metrics: 'http://{self.at(name + '-http')}/metrics'}}"
             for name in GATEWAYS
-        )
-        sections: Mapping[str, str] = {
-            AGENTS[0]: f"  engines:\n{pages}\n  gateways:\n{gates}\n",
-            AGENTS[1]: "",
-        }
-        for name, section in sections.items():
-            text = f"  name: {name}\n  http: {self.at(name)}\n  gpus: none\n{section}"
-            file = self._file(name, f"agent:\n{text}")
-            self.actors.add(
-                name,
-                *("--config", str(file), "--record", str(self.record)),
-                *("--pools", POOL, "--engines", str(RECEIVERS_EACH)),
-                module="laboratory.lab_agent",
-            )
+        ]
+        file = self.fleet.folder / f"{agent}.yaml"
+        named = "\n".join(["  engines:", *pages, "  gateways:", *gates])
+        file.write_text(file.read_text().replace("  engines: []", named))
 
-    def _service(self, section: str, name: str, text: str, verb: tuple[str, ...] = ()) -> Actor:
-        file = self._file(name, f"{section}:\n{text}")
-        return self.actors.add(name, section, *verb, "--config", str(file))
+    def kept(self, name: str) -> Path:
+        """The folder of what a part keeps on disk."""
+        folder = self.fleet.folder
+        return folder / name if name in AGENTS else folder / "state" / name
 
-    def _file(self, name: str, text: str) -> Path:
-        file = self.folder / f"{name}.yaml"
-        file.write_text(f"log: {self.log}\ntls: none\nstate: state/{name}\nlogs: {{level: info, format: json}}\n{text}")
-        return file
+    def _service(self, section: str, name: str, text: str, *verb: str) -> Actor:
+        file = self.fleet.folder / f"{name}.yaml"
+        file.write_text(f"log: {self.fleet.log}\ntls: none\nstate: state/{name}\n{section}:\n{text}")
+        return self.fleet.actors.add(name, section, *verb, "--config", str(file))

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +13,19 @@ from pathlib import Path
 from flyball_agents.gateway.lanes import LANE_HEADER
 from flyball_cli.live_traffic import BULK, REALTIME, Kind, Traffic, TrafficPhase, plan
 from flyball_cli.operating.connection import Connection
-from flyball_cli.operating.fleet import Fleet
-from flyball_log.kafka import create_topics, settings_for
-from flyball_log.opening import open_log
-from laboratory.checker import judge
+from flyball_cli.operating.fleet import Fleet as Asked
+from kafka_broker import KafkaBroker
+from laboratory.fleet import POOL, Fleet, new_topics
 from laboratory.playing import Stage
 from laboratory.processes import Actors
 from laboratory.proxy import Proxy
-from laboratory.record import Recorder, read_record
+from laboratory.record import Recorder
 from laboratory.schedule import FaultKind
-from laboratory.soak.fleet import (
-    AGENTS,
-    CONTROLLERS,
-    ENGINES,
-    GATEWAYS,
-    MODEL,
-    POOL,
-    RECEIVERS,
-    Broker,
-    SoakFleet,
-    engines_of,
-)
+from laboratory.soak.fleet import AGENTS, ENGINES, GATEWAYS, MODEL, POLICY, RECEIVERS, SoakFleet, engines_of
 from laboratory.soak.report import Judged, Served, Soaked
 from laboratory.soak.rounds import CUTTABLE, Operator, Rounds, schedule_of
 from laboratory.soak.watching import Watch
-from laboratory.verdict import Promise
+from laboratory.verdict import Promise, Verdict
 
 LOOK_EVERY_S = 10.0
 START_S = 90.0
@@ -50,11 +38,12 @@ REPORTS = Kind(lane=BULK, rate_per_s=0.1, prompt_tokens=(800, 2000), output_toke
 
 async def soak(minutes: float, seed: int, folder: Path, say: Callable[[str], None]) -> Soaked:
     """Run a soak in an empty folder. Raises AssertionError if the fleet never comes up, and what the parts raise."""
-    broker = Broker(folder / "kafka")
-    broker.start()
+    broker = KafkaBroker(folder / "kafka")
+    address = broker.start()
     try:
         with Actors(folder) as actors, Recorder(folder / "record", "soak") as recorder:
-            soaking = _Soaking(seed=seed, folder=folder, say=say, broker=broker, actors=actors, recorder=recorder)
+            fleet = Fleet(actors, await new_topics(address, 1), tick_s=1.0, policies={POOL: POLICY})
+            soaking = _Soaking(seed=seed, say=say, broker=broker, parts=SoakFleet(fleet), recorder=recorder)
             return await soaking.run(minutes)
     finally:
         broker.stop()
@@ -65,41 +54,41 @@ class _Soaking:
     """A soak under way."""
 
     seed: int
-    folder: Path
     say: Callable[[str], None]
-    broker: Broker
-    actors: Actors
+    broker: KafkaBroker
+    parts: SoakFleet
     recorder: Recorder
+
+    @property
+    def actors(self) -> Actors:
+        """All processes."""
+        return self.parts.fleet.actors
 
     async def run(self, minutes: float) -> Soaked:
         """Everything."""
-        fleet = SoakFleet(folder=self.folder, actors=self.actors, broker=self.broker)
-        await create_topics(settings_for(fleet.log), partitions=1, replication=1, dev=True)
-        async with self._proxies(fleet) as lines:
-            fleet.write()
+        doors = self.parts.add_controllers()
+        async with self._proxies(doors) as lines:
+            self.parts.add_others()
             for actor in self.actors.all.values():
                 actor.start()
-            connection = Connection(addresses=tuple(fleet.at(name) for name in CONTROLLERS), timeout_s=3.0)
-            async with Fleet(connection) as asked:
-                return await self._soak(minutes, fleet, asked, lines)
+            async with Asked(Connection(addresses=doors, timeout_s=3.0)) as asked:
+                return await self._soak(minutes, asked, lines)
 
     @asynccontextmanager
-    async def _proxies(self, fleet: SoakFleet) -> AsyncIterator[dict[str, tuple[Proxy, ...]]]:
+    async def _proxies(self, doors: Sequence[str]) -> AsyncIterator[dict[str, tuple[Proxy, ...]]]:
         """Between the parts that can be cut off and the controllers."""
         lines: dict[str, tuple[Proxy, ...]] = {}
         try:
             for name in CUTTABLE:
-                lines[name] = tuple([await Proxy.start(fleet.at(one)) for one in CONTROLLERS])
-                fleet.through[name] = tuple(line.address for line in lines[name])
+                lines[name] = tuple([await Proxy.start(door) for door in doors])
+                self.parts.through[name] = tuple(line.address for line in lines[name])
             yield lines
         finally:
             for each in lines.values():
                 for line in each:
                     await line.close()
 
-    async def _soak(
-        self, minutes: float, fleet: SoakFleet, asked: Fleet, lines: dict[str, tuple[Proxy, ...]]
-    ) -> Soaked:
+    async def _soak(self, minutes: float, asked: Asked, lines: dict[str, tuple[Proxy, ...]]) -> Soaked:
         receivers = tuple(engine for name in RECEIVERS for engine in engines_of(name))
         rounds = Rounds(
             stage=self._stage(lines),
@@ -108,13 +97,15 @@ class _Soaking:
             everybody=frozenset({*ENGINES, *GATEWAYS, *receivers}),
             agents=frozenset(AGENTS),
         )
-        watch = Watch(list(self.actors.all.values()), [self.broker.folder / "data", self.folder / "state"])
+        watch = Watch(
+            list(self.actors.all.values()), [self.broker.folder / "data", *map(self.parts.kept, self.actors.all)]
+        )
         after_s, missing = await rounds.settled(time.monotonic())
         assert after_s is not None, f"the fleet did not come up: {missing}"
         self.say(f"up after {after_s:.0f} s; {minutes:g} minutes in rounds from seed {self.seed}")
         operator = Operator(fleet=asked, pool=POOL, engines=receivers, rng=random.Random(self.seed))
         phase = TrafficPhase(name="soak", from_s=0.0, to_s=minutes * 60.0, kinds=(CHAT, REPORTS))
-        traffic = Traffic(fleet.at(GATEWAYS[1]), MODEL, plan([phase], self.seed), LANE_HEADER)
+        traffic = Traffic(self.parts.at(GATEWAYS[1]), MODEL, plan([phase], self.seed), LANE_HEADER)
         beside = [
             asyncio.create_task(operator.run()),
             asyncio.create_task(_look(watch)),
@@ -129,7 +120,7 @@ class _Soaking:
         watch.look()
         for actor in reversed(self.actors.all.values()):
             actor.stop()
-        judged, inputs = await judge_all(fleet.log, fleet.record)
+        judged, inputs = judged_of(await self.parts.fleet.judged())
         finished = sum(one.timing is not None for one in traffic.measured)
         served = Served(
             requests=len(traffic.measured),
@@ -164,7 +155,7 @@ class _Soaking:
             actors=self.actors.all,
             recorder=self.recorder,
             lines=lines,
-            kept={name: self.folder / "state" / name for name in self.actors.all},
+            kept={name: self.parts.kept(name) for name in self.actors.all},
             log=(self._strike_log, self._restore_log),
         )
 
@@ -184,13 +175,8 @@ async def _look(watch: Watch) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def judge_all(where: str, record: Path) -> tuple[Judged, int]:
+def judged_of(verdict: Verdict) -> tuple[Judged, int]:
     """What record and log say, and the number of inputs."""
-    log = await open_log(where, read_only=True)
-    try:
-        verdict = await judge(read_record(record), log)
-    finally:
-        await log.close()
     replay = verdict[Promise.REPLAY]
     judged = Judged(
         lost=verdict.lost,

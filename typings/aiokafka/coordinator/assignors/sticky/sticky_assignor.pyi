@@ -6,3 +6,5 @@ class StickyPartitionAssignor:
     DEFAULT_GENERATION_ID: int
     member_assignment: list[TopicPartition] | None
     generation: int
+    @classmethod
+    def on_generation_assignment(cls, generation: int) -> None: ...
