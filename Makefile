@@ -5,13 +5,16 @@
 #   LOG=kafka       demo: through a real Apache Kafka on this machine (Java 17, Maven)
 #   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS (bench spine), PLANE_ARGS and TEST_ARGS
 #   JOBS=...        test processes at once (default: one per core)
+#   TARGET=...      fuzz: which targets (default: all), each for SECONDS (60)
 
 JOBS ?= auto
 MINUTES ?= 60
+SECONDS ?= 60
+TARGET ?=
 LOG ?=
 bin = .venv/bin
 
-.PHONY: help setup demo test check bench proto docs faults-full soak
+.PHONY: help setup demo test check bench proto docs faults-full soak fuzz
 
 help:
 	@echo "make setup   make .venv from the hashed requirements lock"
@@ -21,6 +24,7 @@ help:
 	@echo "make bench   how fast the spine is, and how quick and costly the plane is over real sockets"
 	@echo "make soak    a whole fleet with something of it always broken, for MINUTES (60)"
 	@echo "make faults-full  every fault at its full length (about two hours); figures in .flyball/faults.jsonl"
+	@echo "make fuzz    input that looks for a way to break each boundary, for SECONDS (60) each; TARGET=... chooses"
 	@echo "make proto   generate the Python code of the wire contract again"
 	@echo "make docs    build the documentation into site/"
 
@@ -59,6 +63,9 @@ soak: setup
 faults-full: setup
 	@mkdir -p .flyball && rm -f .flyball/faults.jsonl
 	FLYBALL_FAULTS=full FLYBALL_FAULTS_REPORT=$(CURDIR)/.flyball/faults.jsonl $(bin)/python -m pytest tests/faults $(TEST_ARGS)
+
+fuzz: setup
+	scripts/fuzz $(TARGET) --seconds $(SECONDS)
 
 proto: setup
 	PYTHON="$(CURDIR)/$(bin)/python" scripts/generate_proto

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv-fuzz"
@@ -121,8 +122,8 @@ def set_up() -> None:
     print("fuzz: setting up the fuzzer in .venv-fuzz")
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-    pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--only-binary=:all:", "--require-hashes", "-r", LOCK], check=True)
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--only-binary=:all:", "--require-hashes", "-r", str(LOCK)], check=True)
     done.touch()
 
 
@@ -139,7 +140,8 @@ def fuzz(name: str, seconds: int) -> Run:
         f"-artifact_prefix={FOUND / name}/",
         "-print_final_stats=1",
     ]
-    command = [ENVIRONMENT / "bin" / "python", __file__, "--guided", name, *options, found, corpus]
+    python = str(ENVIRONMENT / "bin" / "python")
+    command = [python, __file__, "--guided", name, *options, str(found), str(corpus)]
     said = (FOUND / name / "said.txt").open("w+", errors="replace")
     with said:
         began_s = time.monotonic()
@@ -234,7 +236,7 @@ def lines_of(target: Target, data: bytes) -> Lines:
     """The lines of the product that an input reaches, in this thread and those begun meanwhile."""
     lines: set[tuple[str, int]] = set()
 
-    def trace(frame: FrameType, event: str, _: object) -> "Callable[..., object] | None":
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - itself, or nothing
         file = frame.f_code.co_filename
         if "/flyball_" not in file:
             return None

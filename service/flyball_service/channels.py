@@ -24,6 +24,8 @@ MAX_CALLS = 8_192
 """Most calls and streams that a server serves at once, of all connections."""
 MAX_CALLS_OF_CONNECTION = 128
 """Most of them of one connection; its next waits at the caller until one has ended."""
+MAX_LOOKAHEAD_BYTES = 256 * 1024
+"""What a server takes in from a call that nobody reads yet."""
 
 _KEEPALIVE: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
@@ -50,6 +52,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Or two servers would share a port without a word.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", MAX_CALLS_OF_CONNECTION),
+    # A quick sender is otherwise given room for 16 MiB, also for a message that is refused for its size (tried).
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", MAX_LOOKAHEAD_BYTES),
 )
 """Of every server."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from flyball_agents.segments import scan
 from laboratory.arriving import Arrived, Identity, agent_file, arriving
-from laboratory.fleet import POOL, Fleet, lasting_port
+from laboratory.fleet import POOL, Fleet
 from laboratory.lab_agent import MODULE
 from laboratory.processes import Actor, Actors, until
 from laboratory.record import Record, read_record
@@ -49,8 +49,7 @@ class Killing:
 
     async def live_and_die(self, name: str) -> None:
         """One agent: killed `LIVES` times, then left running."""
-        http = f"127.0.0.1:{lasting_port()}"
-        file = agent_file(self.fleet.folder, name, controllers=[self.fleet.doors["c1"][0]], http=http)
+        file = agent_file(self.fleet.folder, name, controllers=[self.fleet.doors["c1"][0]])
         words = ["--config", str(file), "--record", str(self.fleet.record), "--period", str(PERIOD_S), "--engines", "4"]
         words += ["--piece-bytes", str(PIECE_BYTES), "--piece-s", str(PIECE_S), "--pools", POOL]
         agent = self.fleet.actors.add(name, *words, module=MODULE)

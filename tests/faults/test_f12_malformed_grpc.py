@@ -1,4 +1,4 @@
-"""Fault 12, at the doors: what is too large, packed small, cut off or no protobuf, at every RPC of a real controller."""
+"""Fault 12, at the doors: messages too large, packed small, cut off or no protobuf, at every RPC of a controller."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

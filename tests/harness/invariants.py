@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from flyball_core.errors import InvalidDocument
 from flyball_core.fencing import Version
 from flyball_core.frames import Frame
+from flyball_core.ids import LogId
 from flyball_core.inputs import Ack, AckStatus, Attach, Claim, Input, Intent, PolicyText, TargetKind, Tick
 from flyball_core.knobs import KnobKind, KnobSpec, Value
 from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
@@ -88,7 +89,7 @@ async def read_partition(log: Log, partition: int) -> Recorded:
     audit = dict.fromkeys([r.value or b"" async for rs in scan(log, Topic.DECISIONS, partition) for r in rs])
     values = dict.fromkeys([r.value async for rs in scan(log, Topic.DIRECTIVES, partition) for r in rs if r.value])
     told = [decode_directive(value) for value in values if value]
-    claims = [item.offset for item in inputs if isinstance(item.body, Claim)]
+    claims = [i.offset for i in inputs if isinstance(i.body, Claim) and i.body.log_id == log.log_id]
 
     def in_force(record: DecisionRecord | TickRecord | Directive | RoutingTable) -> bool:
         return not any(record.version.epoch < claim < record.version.revision for claim in claims)
@@ -310,12 +311,13 @@ def _check_directive(message: Directive, told: _Told, found: Findings) -> None:
 def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
     """Slew and dwell of what was accepted, from the decision records in the order of their versions."""
     told = _Told()
-    intervals = _intervals(inputs)
+    records = [output for output in outputs if isinstance(output, DecisionRecord)]
+    intervals = _intervals(inputs, records[0].version.log_id if records else LogId(""))
     changed_s: dict[tuple[str, str], float] = {}
     raised_s: dict[tuple[str, str], float] = {}
     at = 0
-    for record in outputs:
-        if not isinstance(record, DecisionRecord) or record.kind is not RecordKind.DECISION or record.mode != "control":
+    for record in records:
+        if record.kind is not RecordKind.DECISION or record.mode != "control":
             continue
         while at < len(inputs) and inputs[at].offset < record.version.revision:
             told.take(inputs[at])
@@ -345,18 +347,19 @@ def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Find
                 raised_s[where] = record.time_s
 
 
-def _intervals(inputs: Sequence[Input]) -> dict[int, float]:
-    """By offset, how long after the tick before it each tick came, by clocks; of an owner's first, by wall clocks."""
+def _intervals(inputs: Sequence[Input], log_id: LogId) -> dict[int, float]:
+    """By offset, how long after the tick before it each tick came: by its owner, or of its first one by wall clocks."""
     intervals: dict[int, float] = {}
-    epoch, first, wall_s = -1, True, math.nan
+    epoch, first = -1, True
+    wall_s: float | None = None
     for item in inputs:
         body = item.body
         if isinstance(body, Claim):
-            epoch, first = item.offset, True
+            epoch, first = (item.offset, True) if body.log_id == log_id else (epoch, first)
         elif isinstance(body, Tick) and body.epoch == epoch:
-            taken_over = body.wall_s - wall_s
-            intervals[item.offset] = body.interval_s if not (first and taken_over >= 0.0) else taken_over
-            first, wall_s = False, body.wall_s
+            taken_over_s = body.wall_s - wall_s if wall_s is not None else 0.0
+            intervals[item.offset] = taken_over_s if first else body.interval_s
+            first, wall_s = False, body.wall_s if math.isfinite(body.wall_s) else (wall_s or 0.0)
     return intervals
 
 

@@ -151,6 +151,7 @@ class Play:
         self.stop(*RECEIVING)
         await self.start(older, *RECEIVING)
         await self.open_act(newer, older)
+        self.order(older, "override", "clear", POOL, "--all")
         self.pin(older, PINS[1])
         await self.checkpointed(SCHEMA)
         await self.close_act()
@@ -219,7 +220,7 @@ def test_orders_stand_through_every_takeover(story: Story) -> None:
             assert orders(before.left, QUIET) == orders(status, QUIET)
     last = story.acts[-1].left
     assert ("alice", "control", False) == tuple(orders(last)[name] for name in ("policy", "mode", "paused"))
-    assert list(PINS) == sorted((pin[1] for pin in orders(last)["overrides"]), reverse=True)
+    assert [(KNOB, PINS[-1], "alice")] == [pin[:3] for pin in orders(last)["overrides"]]
     assert ("advise", True) == tuple(orders(last, QUIET)[name] for name in ("mode", "paused"))
 
 
@@ -283,11 +284,13 @@ def test_no_frame_is_lost_in_an_agents_exchange(story: Story) -> None:
     assert [] == story.recorded.holes()
 
 
-def test_a_log_of_both_replays_in_each(story: Story, versions: Versions) -> None:
-    """Each finds the other's claims, compares within the tolerance, says so, and ends with exit code 3."""
+def test_a_log_of_both_is_compared_by_each(story: Story, versions: Versions) -> None:
+    """Each names the other's claims; it ends with exit code 3, or with 1 and an alarm that only one of them raises."""
     for reader in (versions.older, versions.newer):
         said = reader.call("replay", story.log)
         other = versions.other(reader)
 
-        assert 3 == said.code, said.out
         assert 2 == said.out.count(f"flyball {other.version}, here {reader.version}")
+        assert (3, True) == (said.code, said.out.startswith("within tolerance")) or (
+            (1, True, True) == (said.code, said.out.startswith("different"), "alarm" in said.out.lower())
+        ), said.out

@@ -62,7 +62,7 @@ class PageParser:
                 f"has more than {MOST_LINES} lines that are looked for, or one of more than {MOST_LINE_BYTES} bytes"
             )
             raise PageRefused(MALFORMED, detail)
-        known = {line: self._known.get(line) or self._parse(line) for line in wanted}
+        known = {line: self._known.get(line) or self._read(line) for line in wanted}
         if not known:
             raise PageRefused(FOREIGN, "has none of the metrics that are looked for")
         self._known = known
@@ -74,15 +74,20 @@ class PageParser:
             line for line in page.splitlines() if line.partition(b"{")[0] in names or line.partition(b" ")[0] in names
         ]
 
-    def _parse(self, line: bytes) -> Sample:
-        try:
-            (family,) = text_string_to_metric_families(line.decode())
-            (sample,) = family.samples
-            if sample.name.encode() not in self._names:  # a quoted name among the labels goes before the line's own
-                raise ValueError("named otherwise than it begins")
-        except Exception as error:
-            raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
+    def _read(self, line: bytes) -> Sample:
+        sample = _parse(line)
+        if sample.name.encode() not in self._names:  # a quoted name among the labels goes before the line's own
+            raise PageRefused(MALFORMED, f"a line is named twice: {line[:_MOST_SHOWN]!r}")
         return sample
+
+
+def _parse(line: bytes) -> Sample:
+    try:
+        (family,) = text_string_to_metric_families(line.decode())
+        (sample,) = family.samples
+    except Exception as error:
+        raise PageRefused(MALFORMED, f"a line cannot be read: {line[:_MOST_SHOWN]!r}") from error
+    return sample
 
 
 def number_of(sample: Sample) -> float:

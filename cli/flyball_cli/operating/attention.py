@@ -81,6 +81,8 @@ def _pool(owned: Owned) -> Iterator[Concern]:
         if agent.stale:
             silent = f"silent for {span(agent.age_s)}" if agent.HasField("age_s") else "never heard from"
             yield Concern(pool=pool.pool, target=agent.agent, what=f"agent {silent}")
+        elif agent.clock:
+            yield Concern(pool=pool.pool, target=agent.agent, what=f"clock_skew: {agent.clock}")
     for target in pool.targets:
         yield from _target(owned, target)
 

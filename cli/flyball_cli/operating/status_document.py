@@ -105,6 +105,7 @@ def _pool(owned: Owned) -> Document:
                 "boot": one.boot,
                 "age_s": one.age_s if one.HasField("age_s") else None,
                 "stale": one.stale,
+                "clock": one.clock or None,
             }
             for one in sorted(pool.agents, key=lambda agent: agent.agent)
         ],

@@ -85,6 +85,7 @@ def _may_tell(agent: AgentState, kind: str, tick: int) -> bool:
 
 def _clock_fault(before: ClockReading | None, now: ClockReading, partition: PartitionState) -> tuple[str, str]:
     """The kind of fault and the fault in words; both empty if the clocks are as they should be."""
+    wall = monotonic = 0.0
     if before is not None:
         wall, monotonic = now.wall_s - before.wall_s, now.monotonic_s - before.monotonic_s
         if monotonic <= 0.0:
@@ -92,16 +93,16 @@ def _clock_fault(before: ClockReading | None, now: ClockReading, partition: Part
             return "monotonic", f"its monotonic clock {how}: no rate can be told from its frames"
         if wall == 0.0:
             return "stopped", "its wall clock stands still"
-        if wall < 0.0:
-            return "back", f"its wall clock went back by {-wall:.0f} s"
-        if abs(wall - monotonic) > STEP_S:
-            return "step", f"its wall clock moved {wall:.0f} s in {monotonic:.0f} s"
     ahead_s = now.wall_s - partition.wall_s
     if ahead_s > SKEW_S:
         return "ahead", f"its wall clock is {ahead_s:.0f} s ahead of the controller's"
     # It was filed since the tick before, however long that is ago.
     if now.wall_s < partition.wall_before_s - SKEW_S:
         return "behind", f"its wall clock is {-ahead_s:.0f} s behind the controller's"
+    if wall < 0.0:
+        return "back", f"its wall clock went back by {-wall:.0f} s"
+    if abs(wall - monotonic) > STEP_S:
+        return "step", f"its wall clock moved {wall:.0f} s in {monotonic:.0f} s"
     return "", ""
 
 

@@ -48,11 +48,13 @@ class Measured:
     Columns: running, waiting (requests), kv_used_ratio (0 to 1), kv_capacity_tokens,
     prompt_tokens_per_s, gen_tokens_per_s, finished_per_s, preemptions_per_s, ttft_s,
     tpot_s, queue_s (means of the interval), context_tokens (KV tokens per running
-    request), hbm_ratio (of the peak). `fresh` marks engines with telemetry new enough.
+    request), hbm_ratio (of the peak). `members` marks the engines that count, `fresh` those of them with telemetry
+    new enough.
     """
 
     engines: tuple[EngineState, ...]
     columns: dict[str, Column]
+    members: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
     usable: NDArray[np.bool_]
 
@@ -92,9 +94,20 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
         "hbm_ratio": np.array([np.nan if e.hbm_ratio is None else e.hbm_ratio for e in engines], dtype=float),
     }
     _smooth(engines, columns, running)
-    fresh = age <= stale_ticks
+    members = _members(engines)
+    fresh = (age <= stale_ticks) & members
     serving = np.array([e.phase == SERVING and not e.holding.diverged for e in engines], dtype=bool)
-    return Measured(engines=engines, columns=columns, fresh=fresh, usable=fresh & serving)
+    return Measured(engines=engines, columns=columns, members=members, fresh=fresh, usable=fresh & serving)
+
+
+def _members(engines: tuple[EngineState, ...]) -> NDArray[np.bool_]:
+    """The engines that count: those that have attached, or all of a pool where none ever has.
+
+    Who attaches has shown a certificate. An agent can name as many engines as it likes: beside engines that are
+    there, what it merely names is shown to operators and moves nobody.
+    """
+    attached = np.array([engine.attach_offset >= 0 for engine in engines], dtype=bool)
+    return attached if attached.any() else np.ones(len(engines), dtype=bool)
 
 
 def _table(rows: Sequence[Sequence[float | None]], width: int) -> NDArray[np.float64]:
@@ -153,7 +166,7 @@ def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[st
     """The pool's features at this tick: plain floats, a name absent where nothing was measured.
 
     Rates and the mix (`prefill_share`, `context_tokens`) are smoothed over ticks; gauges are
-    as measured. `engines_fresh` and `engines` are always there.
+    as measured. `engines_fresh` and `engines`, of those that count, are always there.
     """
     found = _gauges(measured)
     raw = _rates(measured)
@@ -175,7 +188,7 @@ def _seen(measured: Measured, name: str) -> Column:
 
 
 def _gauges(measured: Measured) -> dict[str, float]:
-    found = {"engines": float(len(measured.engines)), "engines_fresh": float(measured.fresh.sum())}
+    found = {"engines": float(measured.members.sum()), "engines_fresh": float(measured.fresh.sum())}
     for name in ("running", "waiting", "preemptions_per_s"):
         if (values := _seen(measured, name)).size:
             found[name] = float(values.sum())

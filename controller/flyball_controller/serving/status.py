@@ -128,7 +128,7 @@ def _fill_gateway(told: pb.TargetStatus, gateway: GatewayState) -> None:
 
 
 def _fill_agent(told: pb.AgentStatus, name: str, agent: AgentState, pool: PoolState, now_s: float) -> None:
-    told.agent, told.boot = name, agent.boot
+    told.agent, told.boot, told.clock = name, agent.boot, agent.clock
     boot = agent.boots.get(agent.boot)
     if boot is None:
         return

@@ -35,7 +35,7 @@ REQUEST_MS = 5000
 _STOP_S = 3.0
 _RETRY_MS = 500
 """Pause of a reader whose broker is away; the client logs every attempt."""
-FETCH_BYTES = 4 * 1024 * 1024
+FETCH_BYTES = 1024 * 1024
 """Most bytes that a consumer fetches at once."""
 
 FORBIDDEN = (

@@ -380,11 +380,14 @@ class AgentStatus(google.protobuf.message.Message):
     BOOT_FIELD_NUMBER: builtins.int
     AGE_S_FIELD_NUMBER: builtins.int
     STALE_FIELD_NUMBER: builtins.int
+    CLOCK_FIELD_NUMBER: builtins.int
     agent: builtins.str
     boot: builtins.str
     age_s: builtins.float
     """since its newest frame, in the machine's time"""
     stale: builtins.bool
+    clock: builtins.str
+    """what is wrong with its clocks, in words; empty if nothing"""
     def __init__(
         self,
         *,
@@ -392,9 +395,10 @@ class AgentStatus(google.protobuf.message.Message):
         boot: builtins.str = ...,
         age_s: builtins.float | None = ...,
         stale: builtins.bool = ...,
+        clock: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_age_s", b"_age_s", "age_s", b"age_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_age_s", b"_age_s", "age_s", b"age_s", "agent", b"agent", "boot", b"boot", "stale", b"stale"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_age_s", b"_age_s", "age_s", b"age_s", "agent", b"agent", "boot", b"boot", "clock", b"clock", "stale", b"stale"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_age_s", b"_age_s"]) -> typing.Literal["age_s"] | None: ...
 
 global___AgentStatus = AgentStatus

@@ -117,11 +117,14 @@ class Fleet:
         words += ["--state", str(self.folder / "state" / name), "--record", str(self.record), "--no-fsync"]
         return self.actors.add(name, *words, *more, module="laboratory.lab_engines")
 
-    def agent(self, name: str, engines: int, *pools: str) -> Actor:
-        """An agent, not started yet, whose telemetry tells of engines called NAME-POOL-0 and on in each pool."""
+    def agent(self, name: str, engines: int, *more: str, pools: Iterable[str] = (POOL,)) -> Actor:
+        """An agent, not started yet, whose telemetry tells of engines called NAME-POOL-0 and on in each pool.
+
+        `more` are further arguments of `lab_agent`.
+        """
         file = agent_file(self.folder, name, log=self.log, controllers=[door for door, _ in self.doors.values()])
-        words = ["--config", str(file), "--record", str(self.record), "--pools", ",".join(pools or (POOL,))]
-        return self.actors.add(name, *words, "--engines", str(engines), module=lab_agent.MODULE)
+        words = ["--config", str(file), "--record", str(self.record), "--pools", ",".join(pools)]
+        return self.actors.add(name, *words, "--engines", str(engines), *more, module=lab_agent.MODULE)
 
     async def judged(self) -> Verdict:
         """What the checker makes of the record and the log; both must stand still."""

@@ -107,7 +107,7 @@ class Attached:
     def start(self) -> None:
         """Begin a life."""
         self.process.start()
-        self.dies_in, self._newest = None, None
+        self.dies_in = None
         self.process.at(self._now_s, self._begin)
 
     def kill(self) -> None:
@@ -219,7 +219,7 @@ class Attached:
         return answers
 
     def _renewed(self, version: Version, asked_s: float | None) -> None:
-        """Put on record until when what it heard has it hold: what an owner wrote counts once."""
+        """Put on record until when what it heard has it hold: what an owner wrote counts once, over all lives."""
         if version.against(self._newest) is not Fence.NEWER:
             return
         self._newest = version

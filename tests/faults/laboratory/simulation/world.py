@@ -7,6 +7,7 @@ all faults are long over, is a finding like any that the checker makes.
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ SETTLE_S = 8.0
 """How long a run goes on after its schedule."""
 REST_S = 2.0
 """How long before the end agents sample no more."""
-EVERY_S = 4.0
+EVERY_S = 3.0
 """One fault on average each so many seconds."""
 NODES = {"agent-0": ("engine-0", "engine-1"), "agent-1": ("engine-2",)}
 CONTROLLERS = ("controller-0", "controller-1")
@@ -104,10 +105,16 @@ def simulate(seed: int, schedule: Schedule | None = None, *, replays: bool = Tru
 
     `replays=False` leaves out the promise that costs as much as all others: that a replay decides the same.
     """
-    with shortcuts(), TemporaryDirectory(prefix="flyball-sim-", dir=_quick_folder()) as folder:
-        world = World(seed, schedule or schedule_of(seed), Path(folder))
+    with built(seed, schedule) as world:
         world.play()
         return world.judged(replays=replays)
+
+
+@contextmanager
+def built(seed: int, schedule: Schedule | None = None) -> "Iterator[World]":
+    """A world to be played and judged within the `with`, and changed before that."""
+    with shortcuts(), TemporaryDirectory(prefix="flyball-sim-", dir=_quick_folder()) as folder:
+        yield World(seed, schedule or schedule_of(seed), Path(folder))
 
 
 class World:
