@@ -4,6 +4,8 @@
     scripts/kafka start [--port N] start the broker (or find it running) and print HOST:PORT
     scripts/kafka status           print HOST:PORT; exit 1 if it does not answer
     scripts/kafka stop             stop it; its data stay
+    scripts/kafka start --tls DIR  the same over mutual TLS alone, with the broker's tls.crt, tls.key and ca.crt in DIR;
+                                   a certificate then may do what deploy/kafka/grant-roles has granted its role
 
 Everything is kept under .flyball/kafka (or --dir). Needs Java 17 or newer and Maven; exits with 3
 and one clear line without them. Standard library only. Refuses to listen beyond 127.0.0.1.
@@ -18,13 +20,14 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -51,11 +54,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """A broker as it was started: its ports and its process."""
+    """A broker as it was started: its ports, its process and its certificate."""
 
     port: int
     controller_port: int
     pid: int
+    tls: Path | None = None
 
 
 @contextmanager
@@ -109,11 +113,16 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def answers(port: int) -> bool:
-    """Whether a Kafka broker serves requests on `port`: asks for its API versions."""
+def answers(port: int, tls: Path | None) -> bool:
+    """Whether a Kafka broker serves requests on `port`: asks for its API versions, over TLS as the broker itself."""
     request = struct.pack(">hhih", 18, 0, 7, -1)
     try:
-        with socket.create_connection((HOST, port), timeout=2) as connection:
+        with ExitStack() as closing:
+            connection = closing.enter_context(socket.create_connection((HOST, port), timeout=2))
+            if tls is not None:
+                context = ssl.create_default_context(cafile=str(tls / "ca.crt"))
+                context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
+                connection = closing.enter_context(context.wrap_socket(connection, server_hostname=HOST))
             connection.sendall(struct.pack(">i", len(request)) + request)
             reply = connection.recv(REPLY.size)
     except OSError:
@@ -125,7 +134,12 @@ def last_broker(folder: Path) -> Broker | None:
     """The broker last started in `folder`, running or not."""
     try:
         said = json.loads((folder / "broker.json").read_text())
-        return Broker(port=int(said["port"]), controller_port=int(said["controller_port"]), pid=int(said["pid"]))
+        return Broker(
+            port=int(said["port"]),
+            controller_port=int(said["controller_port"]),
+            pid=int(said["pid"]),
+            tls=Path(said["tls"]) if said.get("tls") else None,
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -140,11 +154,19 @@ def runs(folder: Path, broker: Broker) -> bool:
     return state != "Z" and str(folder / "server.properties").encode() in command
 
 
-def write_settings(folder: Path, port: int, controller_port: int) -> None:
-    """Fill in the templates."""
+def write_settings(folder: Path, port: int, controller_port: int, tls: Path | None) -> None:
+    """Fill in the templates; with certificates, those of the settings that differ come last, and hold."""
     values = {"port": port, "controller_port": controller_port, "data": folder / "data", "log": folder / "broker.log"}
-    for name in ("server.properties", "log4j2.properties"):
-        (folder / name).write_text(Template((RECIPE / name).read_text()).substitute(values))
+    parts = {"server.properties": ["server.properties"], "log4j2.properties": ["log4j2.properties"]}
+    if tls is not None:
+        parts["server.properties"].append("tls.properties")
+        values |= {"broker_pem": folder / "broker.pem", "authority_pem": tls / "ca.crt"}
+        pem = folder / "broker.pem"  # Kafka reads key and certificate from one file
+        pem.touch(mode=0o600)
+        pem.write_text((tls / "tls.key").read_text() + (tls / "tls.crt").read_text())
+    for name, sources in parts.items():
+        text = "".join((RECIPE / source).read_text() for source in sources)
+        (folder / name).write_text(Template(text).substitute(values))
 
 
 def java_command(folder: Path, libs: Path, heap: str, *arguments: str) -> list[str]:
@@ -166,7 +188,7 @@ def format_storage(folder: Path, libs: Path) -> None:
         raise Failed(f"Kafka could not format its storage: {(done.stdout + done.stderr).strip()[-300:]}")
 
 
-def start(folder: Path, libs: Path, port: int) -> Broker:
+def start(folder: Path, libs: Path, port: int, tls: Path | None) -> Broker:
     """Start the folder's broker, or find it running; returns when it answers."""
     install(libs)
     with alone(folder):
@@ -176,17 +198,17 @@ def start(folder: Path, libs: Path, port: int) -> Broker:
             return last
         port = port or (last.port if last else free_port())
         controller_port = last.controller_port if last else free_port()
-        if answers(port):
+        if answers(port, tls):
             raise Failed(f"another Kafka broker listens on port {port} already")
-        write_settings(folder, port, controller_port)
+        write_settings(folder, port, controller_port, tls)
         format_storage(folder, libs)
         command = java_command(folder, libs, "512m", "-Xms256m", "kafka.Kafka", str(folder / "server.properties"))
         with (folder / "broker.out").open("ab") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=folder
             )
-        broker = Broker(port=port, controller_port=controller_port, pid=process.pid)
-        said = {"port": broker.port, "controller_port": broker.controller_port, "pid": broker.pid}
+        broker = Broker(port=port, controller_port=controller_port, pid=process.pid, tls=tls)
+        said = {"port": port, "controller_port": controller_port, "pid": process.pid, "tls": str(tls or "")}
         (folder / "broker.json").write_text(json.dumps(said))
         wait_until_answers(folder, broker, process)
         return broker
@@ -196,7 +218,7 @@ def wait_until_answers(folder: Path, broker: Broker, process: "subprocess.Popen[
     """Return when the broker serves requests; raise `Failed` if it ended or takes too long."""
     until = time.monotonic() + START_S
     while time.monotonic() < until:
-        if answers(broker.port):
+        if answers(broker.port, broker.tls):
             return
         if process is not None and process.poll() is not None:
             raise Failed(f"Kafka ended with status {process.returncode}; see {folder / 'broker.log'}")
@@ -226,7 +248,7 @@ def status(folder: Path) -> Broker:
     broker = last_broker(folder)
     if broker is None or not runs(folder, broker):
         raise Failed("Kafka is not running")
-    if not answers(broker.port):
+    if not answers(broker.port, broker.tls):
         raise Failed(f"Kafka runs (process {broker.pid}) but does not answer on port {broker.port}")
     return broker
 
@@ -238,6 +260,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, default=HOME, help="where the broker keeps its files")
     parser.add_argument("--libs", type=Path, default=HOME / "libs", help="where the jars are")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; default: as before, or a free one")
+    parser.add_argument("--tls", type=Path, metavar="DIR", help="the broker's certificate: tls.crt, tls.key, ca.crt")
     asked = parser.parse_args()
     folder, libs = asked.dir.resolve(), asked.libs.resolve()
     try:
@@ -245,7 +268,7 @@ def main() -> int:
             case "install":
                 install(libs)
             case "start":
-                print(f"{HOST}:{start(folder, libs, asked.port).port}")
+                print(f"{HOST}:{start(folder, libs, asked.port, asked.tls and asked.tls.resolve()).port}")
             case "stop":
                 print("stopped" if stop(folder) else "was not running")
             case "status":

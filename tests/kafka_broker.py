@@ -22,12 +22,15 @@ _PREREQUISITE_MISSING = 3
 
 @dataclass(frozen=True, slots=True)
 class KafkaBroker:
-    """A broker of this session; `folder` holds its data."""
+    """A broker of this session; `folder` holds its data, `tls` the folder of its certificate if it is to have one."""
 
     folder: Path
+    tls: Path | None = None
 
     def _run(self, verb: str) -> str:
         command = [sys.executable, str(_SCRIPT), "--dir", str(self.folder), verb]
+        if self.tls is not None:
+            command += ["--tls", str(self.tls)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == _PREREQUISITE_MISSING and os.environ.get("FLYBALL_REQUIRE") != "all":
             pytest.skip(done.stderr.strip())

@@ -213,6 +213,7 @@ class Attacher:
         self._told = ""
         self._lock = asyncio.Lock()
         self._anew = asyncio.Event()
+        self._said_s: float | None = None  # when the last attach was said, until something is heard
         self._pauses = Backoff(around.rng, self._limits.first_pause_s, self._limits.most_pause_s)
         self._exchange_due_s: float | None = None
         self._slow_pauses = Backoff(around.rng, self._limits.first_refused_s, self._limits.most_refused_s)
@@ -233,11 +234,20 @@ class Attacher:
     async def _beat(self) -> None:
         while True:
             try:
-                if await self._with_receiver(self.conversation.beat):
+                if await self._with_receiver(self.conversation.beat) or self._overtaken():
                     self._anew.set()
             except Exception as error:  # noqa: BLE001 - a surface is not ours; the next beat tries again
                 self._trouble(error)
             await asyncio.sleep(self._rest_s())
+
+    def _overtaken(self) -> bool:
+        """Whether values have moved on since an attach after which nothing was heard.
+
+        Behind a line that is cut it waits for the controller, which would lead the knobs from where they were.
+        """
+        said_s = self._said_s
+        moving = self.conversation.phase is Phase.EASING
+        return moving and said_s is not None and self._around.clock() - said_s >= self._limits.poll_s
 
     def _rest_s(self) -> float:
         """Until the next poll."""
@@ -379,6 +389,7 @@ class Attacher:
     async def _open_with(self, stream: Stream) -> None:
         self._anew.clear()
         attach = await self._aside(self.conversation.opening)
+        self._said_s = self._around.clock()
         await self._write(stream, receiver_message(attach))
 
     async def _answer(self, stream: Stream, message: pb.PusherMessage) -> None:
@@ -409,6 +420,7 @@ class Attacher:
             self.status.failures += 1
 
     def _heard(self) -> None:
+        self._said_s = None
         if self._told != _ATTACHED:
             self._told = _ATTACHED
             self._around.tell(_ATTACHED, controller=self.status.controller)

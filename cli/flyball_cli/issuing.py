@@ -29,6 +29,8 @@ from flyball_service.config import TRUST_DOMAIN
 from flyball_service.tls import ROLES, controller_host
 
 CA_FOLDER = "ca"
+BROKER = "broker"
+"""No role of Flyball's: the certificate of a Kafka broker, which no controller, agent or engine heeds."""
 CA_DAYS = 3650
 """How long an authority lasts: whoever adds a certificate later needs the same one."""
 _EARLIER = timedelta(minutes=5)
@@ -48,8 +50,8 @@ class Wanted:
     name: str
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise Rejected(f"{self.role!r} is no role; a certificate is of {', '.join(ROLES)}")
+        if self.role not in (*ROLES, BROKER):
+            raise Rejected(f"{self.role!r} is no role; a certificate is of {', '.join((*ROLES, BROKER))}")
         if not _NAME.fullmatch(self.name):
             raise Rejected(f"{self.name!r}: a certificate's name has 1 to 200 of A-Z, a-z, 0-9, dot, dash, underscore")
 
@@ -144,9 +146,10 @@ def issue(authority: Authority, wanted: Wanted, folder: Path, terms: Terms, now:
     until = min(terms.expires, authority.cert.not_valid_after_utc)
     spiffe = wanted.spiffe(terms.trust_domain)
     purposes, names = [ExtendedKeyUsageOID.CLIENT_AUTH], terms.names()
-    if wanted.role == "controller":
-        # Only controllers have doors: nobody else's certificate passes for one, by purpose and by name.
+    if wanted.role in ("controller", BROKER):
         purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    if wanted.role == "controller":
+        # Only controllers have doors: nobody else's certificate passes for one.
         names.append(x509.DNSName(controller_host(terms.trust_domain)))
     cert = (
         _builder(_subject(wanted.folder[:_COMMON_NAME]), authority.cert.subject, key.public_key(), now, until)

@@ -122,6 +122,10 @@ def _raised(value: float, step: int, dead_band: float) -> int:
 
 
 def queue_wait_s(view: PoolView) -> float:
-    """How long the work that waits at the gateways will take, by Little's law; 0 if none is known to wait."""
+    """How long the work that waits at the gateways will take, by Little's law; 0 if none is known to wait.
+
+    Gateways count what waits for all engines, telemetry what some of them finish: those that are not heard of are taken
+    to finish as much as the others, or silence would look like a jam.
+    """
     queued, finished = view.features.get("queued", 0.0), view.features.get("finished_per_s", 0.0)
-    return queued / max(finished, 0.1) if queued > 0 else 0.0
+    return queued * view.features.get("finished_share", 1.0) / max(finished, 0.1) if queued > 0 else 0.0

@@ -64,6 +64,7 @@ class Receiver:
         self.refused: list[int] = kept.get("refused", [])
         self.batch: int = kept.get("batch", SAFE)
         self.renewed: list[int] = []
+        self.kept = self.batch  # what the version held left it at, wherever it has eased to
         self.hold_s: float = kept.get("hold_s", HOLD_S)
         self.until_s = time.monotonic() + self.hold_s
         self.eased = self.easing = False
@@ -77,6 +78,7 @@ class Receiver:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.file)
+        self.kept = batch
 
     def attach(self) -> doors.ReceiverMessage:
         """Who it is, what it can do, what it holds: R1, R2."""
@@ -178,7 +180,7 @@ class Receiver:
             self.renewed = place
             was, self.hold_s = self.hold_s, min(beat.hold_s or HOLD_S, HOLD_S)
             if was != self.hold_s:
-                self.keep(self.batch)
+                self.keep(self.kept)
             self.until_s = time.monotonic() + self.hold_s
         return [self.answer(v, "")] if self.broken == "beat" else []
 

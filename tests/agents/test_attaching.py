@@ -128,6 +128,29 @@ def test_easing_begins_when_the_lease_ends_and_moves_four_times_a_second(tmp_pat
     in_virtual_time(main)
 
 
+def test_while_values_ease_and_nobody_speaks_the_attach_is_said_anew_every_second(tmp_path: Path) -> None:
+    """Behind a line that is cut the last of them is a second old at most when it gets through; heard, none follows."""
+
+    async def main(clock: Clock) -> None:
+        async with World(tmp_path, clock) as world:
+            world.last.push(directive(version(5), cap=256))
+            world.last.push(world.heartbeat(6, hold_s=3.0))
+            await asyncio.sleep(2.9)
+            before = len(world.last.attaches)
+            await asyncio.sleep(3.0)
+            said = [attach.effective["cap"] for attach in world.last.attaches[before:]]
+            now = world.bench.engine.values["cap"]
+            world.last.push(world.heartbeat(7, hold_s=3.0))
+            await asyncio.sleep(2.0)
+            after = [attach.effective["cap"] for attach in world.last.attaches[before + len(said) :]]
+
+            assert [256, 154, 93] == said
+            assert 93 > now > 93 * 0.6
+            assert [now] == after
+
+    in_virtual_time(main)
+
+
 def test_a_controller_that_takes_nothing_is_left(tmp_path: Path) -> None:
     """A message of ours that is not taken within 5 s ends the stream."""
 

@@ -10,7 +10,6 @@ import pytest
 
 from flyball_controller.machine.alarms import CLOCK_SKEW, MAX_NAMED
 from flyball_core.frames import Frame
-from flyball_core.inputs import TargetKind
 from flyball_core.outputs import DecisionRecord, RecordKind
 from harness.invariants import check_events
 from harness.scripted_engine import Load
@@ -178,34 +177,33 @@ def test_f11_a_monotonic_clock_that_begins_3600_s_elsewhere_changes_0_decisions(
 
 
 @pytest.mark.parametrize("back_s", [0.0, 600.0])
-def test_f11_a_monotonic_clock_stopped_or_600_s_back_raises_0_risk_and_alarms_within_3_ticks(back_s: float) -> None:
-    """Frames are still read in the order of their numbers; what cannot be told from them raises nothing there.
+def test_f11_a_monotonic_clock_stopped_or_600_s_back_is_read_by_seq_with_0_late_and_alarms_within_3_ticks(
+    back_s: float,
+) -> None:
+    """Frames are read in the order of their numbers, none is late; a rate that they cannot tell is missing.
 
-    The other agent's engines are governed on, and the promises hold.
+    Afterwards that agent's engines have rates again. Every promise holds throughout.
     """
     pool = moving_pool()
-    at_s = {"a1": 0.0}
+    stood_s = [0.0]
+    rates: list[float] = []
 
     def wrong(frame: Frame) -> Iterable[Frame]:
-        if frame.agent != "a1" or not FROM_S <= pool.now_s < FROM_S + 20:
-            at_s["a1"] = frame.monotonic_s if frame.agent == "a1" else at_s["a1"]
+        rates.append(pool.state.pools["chat"].features.get("gen_tokens_per_s", 0.0))
+        if frame.agent != "a1":
             return (frame,)
-        return (frame._replace(monotonic_s=at_s["a1"] - back_s * (pool.now_s - FROM_S + 1)),)
+        if not FROM_S <= pool.now_s < FROM_S + 20:
+            stood_s[0] = frame.monotonic_s
+            return (frame,)
+        return (frame._replace(monotonic_s=max(stood_s[0] - back_s * (pool.now_s - FROM_S + 1), 0.0)),)
 
     pool.on_frame = wrong
     pool.run(SECONDS)
     first, *_ = alarms(pool)
-    raised = [
-        verdict.proposal.target
-        for record in pool.log.decisions(RecordKind.DECISION)
-        if FROM_S + 3 <= record.time_s <= FROM_S + 20
-        for verdict in record.verdicts
-        if isinstance(verdict.allowed, int) and isinstance(verdict.before, int) and verdict.allowed > verdict.before
-        if verdict.proposal.kind is TargetKind.ENGINE and verdict.proposal.knob != "weight"
-    ]
 
     assert FROM_S <= first.time_s <= FROM_S + 3
-    assert "its monotonic clock" in first.summary
-    assert [] == [engine for engine in raised if engine.startswith("e1-")]
+    assert "agent a1: its monotonic clock" in first.summary
     assert 0 == pool.state.pools["chat"].counts.get("late", 0)
+    assert 2 * SECONDS == pool.state.pools["chat"].counts["delivered"]
+    assert min(rates) >= 0.0
     assert [] == check_events(pool.log).all

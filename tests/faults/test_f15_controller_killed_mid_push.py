@@ -1,8 +1,11 @@
-"""Fault 15: the controller of an embedded log is killed in the middle of a storm of changing orders, again and again."""
+"""Fault 15: the controller of an embedded log is killed in the middle of a storm of orders, again and again."""
 
 import asyncio
+import itertools
 import random
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -10,10 +13,15 @@ from statistics import median
 import grpc
 import pytest
 
+from flyball_core.fencing import Fence, Version
+from flyball_core.inputs import Ack
+from flyball_core.outputs import DecisionRecord
+from flyball_log import open_log
 from harness.controller_calls import apply_policy
+from harness.invariants import read_partition
 from laboratory.fleet import POLICY, POOL, Fleet, events
 from laboratory.processes import Actor, Actors, until
-from laboratory.record import read_record
+from laboratory.record import Applied, read_record
 from laboratory.scale import full, report, scaled
 
 KILLS = scaled(25, 500)
@@ -72,8 +80,33 @@ class Storm:
         return {self.caps[engine]} | self.unanswered.get(engine, set())
 
 
+def decreases(applied: Sequence[Applied]) -> list[tuple[Applied, Applied]]:
+    """Where an engine took a version that is not greater than the one before, over all lives of the controller."""
+    histories: dict[str, list[Applied]] = defaultdict(list)
+    for line in applied:
+        histories[line.target].append(line)
+    pairs = [pair for history in histories.values() for pair in itertools.pairwise(history)]
+    return [(before, after) for before, after in pairs if after.version.against(before.version) is not Fence.NEWER]
+
+
+async def pushes_interrupted(where: str) -> int:
+    """In how many of its lives the controller had told an engine something that it never heard the answer to."""
+    log = await open_log(where, read_only=True)
+    try:
+        found = await read_partition(log, 0)
+    finally:
+        await log.close()
+    answered = {(item.body.target, item.body.version) for item in found.inputs if isinstance(item.body, Ack)}
+    last: dict[tuple[int, str], Version] = {}
+    for record in found.audit:
+        if isinstance(record, DecisionRecord):
+            for key in record.published:
+                last[record.version.epoch, key] = record.version
+    return len({epoch for (epoch, key), version in last.items() if (key.split("/")[2], version) not in answered})
+
+
 async def killed_and_back(controller: Actor, chance: random.Random) -> float:
-    """Killed, and started again at once; one time in five killed once more before it is quite there. When it started."""
+    """Killed and started again at once; one time in five killed once more before it is there. When it last started."""
     controller.kill()
     if chance.random() < 0.2:
         controller.start()
@@ -119,6 +152,17 @@ async def test_f15_a_controller_killed_at_25_random_points_mid_push_500_in_full_
             await asyncio.gather(blowing, return_exceptions=True)
             took_s.append(await converged_s(fleet, controller, storm, started_s))
         assert 0 == controller.stop()
-        actors.all["engines"].stop()
-    report("f15", kills=len(took_s), p50_s=median(took_s), max_s=max(took_s), orders=storm.orders)
-    print(sorted(took_s), storm.orders, len(read_record(fleet.record).applied))
+        assert 0 == actors.all["engines"].stop()
+        verdict, interrupted = await fleet.judged(), await pushes_interrupted(fleet.log)
+    assert [] == verdict.broken, str(verdict)
+    assert [] == decreases(read_record(fleet.record).applied)
+    assert interrupted >= KILLS // 5, f"only {interrupted} of {KILLS} kills came in the middle of a push"
+    report(
+        "f15",
+        kills=len(took_s),
+        mid_push=interrupted,
+        p50_s=median(took_s),
+        max_s=max(took_s),
+        orders_taken=storm.orders,
+        applied=verdict.looked_at["applied"],
+    )

@@ -5,12 +5,13 @@ second; what it said when it came back, and what it was told, is read in the log
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from flyball_core.fencing import Version
 from flyball_core.inputs import Ack, AckStatus, Attach, Body, Tick
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, Value
 from flyball_log import open_log
@@ -111,12 +112,17 @@ async def inputs_of(log_folder: str) -> list[tuple[int, Body]]:
         await log.close()
 
 
-def return_of(engine: str, inputs: Sequence[tuple[int, Body]]) -> tuple[Attach, int]:
-    """What an engine said when it came back with safe values, and within how many ticks it had taken something new."""
+def eased(values: Mapping[str, Value]) -> bool:
+    """Whether both knobs have moved to their safe values, or are on the way."""
+    return bool(values) and all(values[knob] != pinned for knob, pinned in PINNED.items())
+
+
+def return_of(engine: str, held: Version | None, inputs: Sequence[tuple[int, Body]]) -> tuple[Attach, int]:
+    """What an engine said when it came back with eased values, and within how many ticks it had taken something new."""
     back = next(
         (offset, body)
         for offset, body in inputs
-        if isinstance(body, Attach) and body.target == engine and SAFE.items() <= body.effective.items() and body.held
+        if isinstance(body, Attach) and body.target == engine and body.held == held and eased(body.effective)
     )
     taken = next(
         offset
@@ -144,10 +150,11 @@ async def test_f19_an_engine_partitioned_holds_for_hold_ttl_1_s_more_or_less_eas
         await far.holding({BATCH_CAP: PINNED[BATCH_CAP]}, 40.0)
         fleet.actors.all["c1"].stop()
 
-    back, ticks = return_of("far", await inputs_of(fleet.log))
+    back, ticks = return_of("far", last.held, await inputs_of(fleet.log))
     report("f19", hold_s=HOLD_S, held_s=round(held_s, 2), eased_in_s=round(eased_s, 2), ticks_to_converge=ticks)
 
     assert abs(held_s - HOLD_S) <= 1.0
     assert [] == too_fast(looks, BATCH_CAP) + too_fast(looks, TOKEN_BUDGET)
-    assert last.held == back.held
+    assert last.held is not None
+    assert eased(back.effective)
     assert ticks <= 2

@@ -11,7 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from flyball_core.frames import EngineSample
+from flyball_agents.attaching import AttachLimits
+from flyball_core.frames import EngineSample, Frame
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.inputs import Attach
 from flyball_proto.codec import encode_input, receiver_message
@@ -63,7 +64,8 @@ class Liar:
             try:
                 await self._append(pb.AppendRequest(entries=entries), timeout=20.0)
             except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
                 self.refused += 1
                 await asyncio.sleep(0.25)
             else:
@@ -97,7 +99,7 @@ async def claims_pools(liar: Liar) -> None:
         await liar.append([pb.AppendEntry(pool=name, record=encode_input(_empty(name))) for name in names])
 
 
-def _empty(pool: str) -> object:
+def _empty(pool: str) -> Frame:
     return frame(0, agent="liar", pool=pool, engines=("ghost",))
 
 
@@ -147,7 +149,7 @@ async def test_f30_one_client_claims_100000_engine_ids_and_others_notice_nothing
     assert len(chat.targets) <= 1 + 1_024
     assert len(told.pools) <= 1 + 32
     assert grown_bytes < BOUND_BYTES
-    assert longest_s < 2.0
+    assert longest_s < AttachLimits().silent_s  # else its receiver would have left the controller
     report(
         "f30",
         grown_mib=grown_bytes / 2**20,

@@ -41,6 +41,11 @@ from harness.invariants import check
 from harness.scripted_pool import WALL_S, ScriptedPool, scripted_pool
 
 MOST_PIECES = 32
+POLICY = """\
+version: 1
+mode: control
+knobs: {max_active_requests: {min: 4, max: 128}}
+"""
 M = TypeVar("M", bound=Message)
 _SAID = (OverrideSet, OverrideClear, PolicyText, Order, Rebase)
 
@@ -49,7 +54,7 @@ def small_pool() -> ScriptedPool:
     """Two engines and a gateway, attached and governed, with a slow policy that may be answered for."""
     seams: Seams = standard_seams()
     seams.slow = ("slow",)
-    pool = scripted_pool(agents=1, seams=seams)
+    pool = scripted_pool(agents=1, seams=seams, policy=POLICY)
     pool.run(2)
     return pool
 

@@ -40,9 +40,9 @@ RUNNING = 'vllm:num_requests_running{engine="%s"} 1\n'
 
 
 def test_a_line_that_names_itself_twice_is_malformed() -> None:
-    """A quoted name among the labels goes before the line's own; such a line is of neither."""
+    """It is wanted for what stands before its first blank, and read as what stands before its brace."""
     with pytest.raises(PageRefused) as refused:
-        EngineReader(ENGINE, BOOT).read(b'vllm:num_requests_running{"another_name",engine="0"} 1\n', 1.0)
+        EngineReader(ENGINE, BOOT).read(b'vllm:num_requests_running 1,another_name{engine="0"} 1\n', 1.0)
 
     assert MALFORMED == refused.value.reason
 

@@ -81,10 +81,10 @@ async def test_missing_topics_are_found(settings: KafkaSettings) -> None:
 
 
 async def test_each_unsafe_setting_is_found(settings: KafkaSettings) -> None:
-    """Unclean election, a wrong clean-up, different partition counts, small messages and a missing id are found."""
+    """Unclean election, a wrong clean-up, different partition counts, small and huge messages and a missing id are found."""
     broker, prefix = settings.bootstrap[0], settings.prefix
     await create_topic(broker, f"{prefix}.inputs", 2, {"unclean.leader.election.enable": "true"})
-    await create_topic(broker, f"{prefix}.decisions", 3, {})
+    await create_topic(broker, f"{prefix}.decisions", 3, {"max.message.bytes": "10485760"})
     await create_topic(broker, f"{prefix}.directives", 2, {"cleanup.policy": "delete"})
     await create_topic(broker, f"{prefix}.state", 2, {"cleanup.policy": "compact", "max.message.bytes": "1000"})
     await create_topic(broker, f"{prefix}.meta", 1, {"cleanup.policy": "compact"})
@@ -94,6 +94,7 @@ async def test_each_unsafe_setting_is_found(settings: KafkaSettings) -> None:
     assert {
         "inputs: unclean leader election is enabled, so synced records can vanish and offsets be used twice",
         "decisions: has 3 partitions, not 2",
+        "decisions: max.message.bytes is 10485760",
         "directives: cleanup.policy is delete",
         "state: max.message.bytes is 1000",
         "meta: holds no log id",

@@ -1,7 +1,7 @@
 """One partition in a controller's hands: taken, ticked, kept through an outage, lost, claimed again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -201,6 +201,26 @@ async def test_an_outage_of_the_log_is_waited_for_and_the_claim_is_kept(desk: De
     assert 1 == sum(isinstance(body, Claim) for body in await desk.said())
     assert desk.office.health.ready
     assert 1 <= desk.count("failures", loop="owner")
+
+
+async def test_a_log_that_only_hangs_is_said_to_be_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may be tried for half a minute before it fails; health says so long before, and takes it back."""
+    desk.office = replace(desk.office, slow_s=0.1)
+    desk.start()
+    await desk.ticks()
+    real, answers = desk.log.append, asyncio.Event()
+
+    async def hang(topic: Topic, partition: int, entries: Sequence[Entry]) -> list[int]:
+        await answers.wait()
+        return await real(topic, partition, entries)
+
+    monkeypatch.setattr(desk.log, "append", hang)
+    await eventually(lambda: desk.office.health.waiting.get("partition 0", ""), lambda why: "slow to answer" in why)
+    answers.set()
+    await desk.ticks()
+
+    assert desk.office.health.ready
+    assert 0 == desk.count("failures", loop="owner")
 
 
 async def test_what_could_not_be_published_is_published_later(desk: Desk) -> None:

@@ -76,7 +76,7 @@ class PageParser:
 
     def _read(self, line: bytes) -> Sample:
         sample = _parse(line)
-        if sample.name.encode() not in self._names:  # a quoted name among the labels goes before the line's own
+        if sample.name.encode() not in self._names:  # what stands before a brace goes before what stands before a blank
             raise PageRefused(MALFORMED, f"a line is named twice: {line[:_MOST_SHOWN]!r}")
         return sample
 

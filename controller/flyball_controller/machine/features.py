@@ -166,7 +166,8 @@ def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[st
     """The pool's features at this tick: plain floats, a name absent where nothing was measured.
 
     Rates and the mix (`prefill_share`, `context_tokens`) are smoothed over ticks; gauges are
-    as measured. `engines_fresh` and `engines`, of those that count, are always there.
+    as measured. `finished_share`, smoothed alike, is of how many of the engines here
+    `finished_per_s` is the sum. `engines_fresh` and `engines`, of those that count, are always there.
     """
     found = _gauges(measured)
     raw = _rates(measured)
@@ -209,6 +210,9 @@ def _rates(measured: Measured) -> dict[str, float]:
     for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
         if (values := _seen(measured, name)).size:
             raw[name] = float(values.sum())
+    if (finished := _seen(measured, "finished_per_s")).size:
+        here = sum(member and e.gone_s is None for e, member in zip(measured.engines, measured.members, strict=True))
+        raw["finished_share"] = min(finished.size / max(here, 1), 1.0)
     if (context := _seen(measured, "context_tokens")).size:
         raw["context_tokens"] = float(np.median(context))
     total = raw.get("prompt_tokens_per_s", 0.0) + raw.get("gen_tokens_per_s", 0.0)

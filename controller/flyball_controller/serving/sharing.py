@@ -15,8 +15,9 @@ from flyball_service.health import Health
 GROUP = "group"
 LOOK_S = 0.2
 """How often the group's share is looked at."""
-KEEP_S = 5.0
-"""How long partitions are kept while the group rebalances."""
+KEEP_S = 15.0
+"""How long partitions are kept while the group rebalances. It waits for members that died until their session ends,
+after 10 s with Kafka; to let go earlier would cost everybody else a claim."""
 LET_GO_S = 2.0
 """How long a tenure may take to end in good order."""
 ALIVE_WITHIN_S = 30.0

@@ -7,8 +7,8 @@ keeps its claim while the log is away. What ends it is a later claim, or whoever
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -85,6 +85,8 @@ class Office:
     desk: SlowDesk | None = None
     late_s: float = 5.0
     """After so long without a tick, what came in is read before the next."""
+    slow_s: float = 5.0
+    """After so long without an answer from the log it is said to be waited for, though the call may still succeed."""
     reclaim_s: tuple[float, float] = (5.0, 15.0)
     """How long after another's claim this partition is claimed again, if it is still ours to own."""
     wall: Callable[[], float] = time.time
@@ -150,14 +152,25 @@ class Tenure:
             await self._rest(min(left_s, self._office.tick_s / READS_PER_TICK))
         if self._ending.is_set():
             return
-        if left_s > 0 or self._beat.late_s(_now_s()) >= self._office.late_s:
-            await owner.poll(self.partition)
-        if not owned.lost and self._beat.wait_s(_now_s()) == 0:
-            await self._tick(owned)
+        with self._telling_if_slow():
+            if left_s > 0 or self._beat.late_s(_now_s()) >= self._office.late_s:
+                await owner.poll(self.partition)
+            if not owned.lost and self._beat.wait_s(_now_s()) == 0:
+                await self._tick(owned)
         if owned.lost:
             await self._lost(owned)
         elif self._office.desk is not None:
             self._office.desk.take(owned.snapshots)
+
+    @contextmanager
+    def _telling_if_slow(self) -> Iterator[None]:
+        slow_s = self._office.slow_s
+        why = f"the log has been slow to answer for {slow_s:g} s"
+        telling = asyncio.get_running_loop().call_later(slow_s, self._office.health.waits_for, self._name, why)
+        try:
+            yield
+        finally:
+            telling.cancel()
 
     async def _take(self) -> Owned:
         office, began_s = self._office, _now_s()

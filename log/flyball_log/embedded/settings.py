@@ -8,6 +8,8 @@ from time import time
 from flyball_log.interface import Topic
 
 MIB = 1024 * 1024
+KEPT_BYTES = 1024 * MIB
+"""Most bytes of a partition's inputs, and of its decisions, but for one segment."""
 _DAY_S = 86_400.0
 
 
@@ -32,8 +34,8 @@ class Retention:
 
 def _retention() -> Mapping[Topic, Retention]:
     return {
-        Topic.INPUTS: Retention(max_bytes=1024 * MIB, max_age_s=7 * _DAY_S),
-        Topic.DECISIONS: Retention(max_bytes=1024 * MIB, max_age_s=30 * _DAY_S),
+        Topic.INPUTS: Retention(max_bytes=KEPT_BYTES, max_age_s=7 * _DAY_S),
+        Topic.DECISIONS: Retention(max_bytes=KEPT_BYTES, max_age_s=30 * _DAY_S),
     }
 
 

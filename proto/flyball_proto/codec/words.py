@@ -1,5 +1,6 @@
 """Versions, values, knob specs and enums, both ways."""
 
+import math
 from collections.abc import Mapping, MutableMapping
 from enum import Enum
 from typing import TypeVar
@@ -116,8 +117,12 @@ def read_setting(source: Mapping[str, pb.Value]) -> dict[str, Value]:
 
 
 def read_known(source: Mapping[str, pb.Value]) -> dict[str, Value]:
-    """What of a setting can be read here: a newer peer may hold values of kinds not known yet."""
-    return {name: read_value(source[name]) for name in sorted(source) if source[name].WhichOneof("kind")}
+    """What of a setting can be read here: a newer peer may hold values of kinds not known yet.
+
+    What is no finite number is no value that anything can hold, so it is left out as well.
+    """
+    known = {name: read_value(source[name]) for name in sorted(source) if source[name].WhichOneof("kind")}
+    return {name: value for name, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def fill_version(message: pb.Version, version: Version) -> None:
@@ -158,14 +163,18 @@ def knows_knob(message: pb.KnobSpec) -> bool:
 
 
 def read_knob(message: pb.KnobSpec) -> KnobSpec:
-    """Read a knob spec; `Rejected` if its own safe value does not fit it."""
+    """Read a knob spec; `Rejected` if its own safe value does not fit it, or a bound is no number."""
+    low = message.minimum if message.HasField("minimum") else -math.inf
+    high = message.maximum if message.HasField("maximum") else math.inf
+    if not low < math.inf or not high > -math.inf:  # NaN too
+        raise Rejected(f"knob {message.name!r}: its bounds are {low:g} and {high:g}")
     knob = KnobSpec(
         name=message.name,
         knob_class=KNOB_CLASSES.member(message.knob_class, KnobClass),
         kind=KNOB_KINDS.member(message.kind, KnobKind),
         safe=read_value(message.safe),
-        minimum=message.minimum if message.HasField("minimum") else None,
-        maximum=message.maximum if message.HasField("maximum") else None,
+        minimum=low if low > -math.inf else None,
+        maximum=high if high < math.inf else None,
         choices=tuple(message.choices),
         unit=message.unit,
     )

@@ -1,7 +1,7 @@
 """Plays seeds of the simulation by hand: `scripts/simulate --seed 17`, `--seeds 0:2000`, `--minutes 10`.
 
-One seed prints its schedule, its timeline and the checker's verdict; many print what was found and how fast it went. The
-exit code is 1 if anything was found.
+One seed prints its schedule, its timeline and the checker's verdict; many print what was found and how fast it went.
+The exit code is 1 if anything was found.
 """
 
 import argparse

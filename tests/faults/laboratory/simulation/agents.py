@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from flyball_agents.accounting import Key
 from flyball_agents.log_appender import LogAppender
 from flyball_agents.node_agent import NodeAgent
 from flyball_agents.sampling import Reading
@@ -44,6 +45,7 @@ class WatchedSpool(Spool):
         self.room_bytes: int | None = None
         """Of a disk that is full: what the spool may take up all the same, because it does already."""
         self._synced: dict[Path, int] = {}
+        self._told: set[Key] = set()
         super().__init__(folder, SPOOL)
 
     def drop(self, ticket: Ticket, reason: str) -> None:
@@ -59,7 +61,8 @@ class WatchedSpool(Spool):
             os.close(descriptor)
         self._synced = {segment.path: segment.size for segment in self._segments.values()}
         for ticket in self._tickets.values():
-            if ticket.segment is not None:
+            if ticket.segment is not None and ticket.key not in self._told:
+                self._told.add(ticket.key)
                 self._write("synced", *ticket.key, "")
 
     def crash(self, random: Random | None) -> None:
@@ -69,6 +72,12 @@ class WatchedSpool(Spool):
             kept = self._synced.get(segment.path, 0)
             if random is not None and kept < segment.size and segment.path.exists():
                 os.truncate(segment.path, random.randint(kept, segment.size))
+
+    def _drop_segment(self, segment: Any, reason: str) -> None:
+        # What is young may still be sent from memory; but it lies on no disk any more, and a kill would end it.
+        for boot, pool, seq in sorted(segment.left):
+            self._write("dropped", boot, pool, seq, reason)
+        super()._drop_segment(segment, reason)
 
     def _writable(self, size: int) -> Any:
         if self.room_bytes is not None and self.bytes_on_disk + size > self.room_bytes:

@@ -44,6 +44,8 @@ REST_S = 2.0
 """How long before the end agents sample no more."""
 EVERY_S = 3.0
 """One fault on average each so many seconds."""
+RIVALRY = 0.2
+"""In how many worlds both controllers are told for a while that the partition is theirs."""
 NODES = {"agent-0": ("engine-0", "engine-1"), "agent-1": ("engine-2",)}
 CONTROLLERS = ("controller-0", "controller-1")
 GATEWAY = "gateway-0"
@@ -111,16 +113,16 @@ def simulate(seed: int, schedule: Schedule | None = None, *, replays: bool = Tru
 
 
 @contextmanager
-def built(seed: int, schedule: Schedule | None = None) -> "Iterator[World]":
-    """A world to be played and judged within the `with`, and changed before that."""
+def built(seed: int, schedule: Schedule | None = None, hold_s: float | None = None) -> "Iterator[World]":
+    """A world to be played and judged within the `with`. `hold_s` is how long receivers hold; the seed's, if None."""
     with shortcuts(), TemporaryDirectory(prefix="flyball-sim-", dir=_quick_folder()) as folder:
-        yield World(seed, schedule or schedule_of(seed), Path(folder))
+        yield World(seed, schedule or schedule_of(seed), Path(folder), hold_s)
 
 
 class World:
     """One run."""
 
-    def __init__(self, seed: int, schedule: Schedule, folder: Path) -> None:
+    def __init__(self, seed: int, schedule: Schedule, folder: Path, hold_s: float | None = None) -> None:
         self.schedule = schedule
         self.kernel = Kernel()
         self.machine = Machine(self.kernel)
@@ -130,7 +132,9 @@ class World:
         self.stage = Stage(kernel=self.kernel, brokers=self.brokers, record=self.record, folder=folder, seed=f"{seed}")
         random = self.stage.random("world")
         self._random = random
-        self.hold_s = random.choice((4.0, 10.0, 1800.0, 1800.0))
+        drawn_s = random.choice((4.0, 10.0, 1800.0, 1800.0))
+        self.hold_s = drawn_s if hold_s is None else hold_s
+        self.rivalry = RIVALRY
         self.group = Group(self.machine)
         self.controllers = {name: Controller(self.stage, name, self.group) for name in CONTROLLERS}
         self.fleet = Fleet(self.stage, NODES, GATEWAY, list(self.controllers.values()), self.hold_s)
@@ -152,7 +156,7 @@ class World:
         self.group.look()
         self._second()
         self.operator.spawn(self._operate())
-        if self._random.random() < 0.2:
+        if self._random.random() < self.rivalry:
             both_s = self._random.uniform(5.0, 20.0)
             self.machine.at(both_s, lambda: self._rivalry(self._random.uniform(3.0, 10.0)))
         for fault in self.schedule.faults:

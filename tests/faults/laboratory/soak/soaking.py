@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from flyball_agents.gateway.lanes import LANE_HEADER
 from flyball_cli.live_traffic import BULK, REALTIME, Kind, Traffic, TrafficPhase, plan
 from flyball_cli.operating.connection import Connection
@@ -31,6 +33,7 @@ LOOK_EVERY_S = 10.0
 START_S = 90.0
 """Longest wait until the fleet is itself for the first time."""
 LAST_ANSWERS_S = 30.0
+BROKER_STARTS = 4
 
 CHAT = Kind(lane=REALTIME, rate_per_s=0.7, prompt_tokens=(100, 800), output_tokens=(20, 80))
 REPORTS = Kind(lane=BULK, rate_per_s=0.1, prompt_tokens=(800, 2000), output_tokens=(40, 120))
@@ -164,9 +167,21 @@ class _Soaking:
 
     async def _restore_log(self, kind: FaultKind) -> None:
         if kind is FaultKind.KILL:
-            await asyncio.to_thread(self.broker.start)
+            await asyncio.to_thread(self._start_broker)
         else:
             os.kill(self.broker.pid, signal.SIGCONT)
+
+
+    def _start_broker(self) -> None:
+        """Start it again; on a machine that is short of breath a start may take longer than its script waits."""
+        for _ in range(BROKER_STARTS):
+            try:
+                self.broker.start()
+            except pytest.fail.Exception as error:
+                self.say(f"the broker did not start: {error}")
+            else:
+                return
+        raise AssertionError(f"the broker did not start in {BROKER_STARTS} attempts")
 
 
 async def _look(watch: Watch) -> None:

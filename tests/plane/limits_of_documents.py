@@ -1,0 +1,252 @@
+"""Records, files and texts, each at its limit and one beyond it."""
+
+from pathlib import Path
+
+from flyball_cli.operating.times import read_span
+from flyball_controller.machine import export
+from flyball_controller.machine.state import PartitionState
+from flyball_controller.owner import publication
+from flyball_controller.slow import SlowDesk, SlowRunner
+from flyball_core.fencing import Version
+from flyball_core.ids import LogId, PoolId
+from flyball_core.inputs import Malformed, SlowProposal
+from flyball_core.outputs import DecisionRecord, RecordKind, Snapshot
+from flyball_log.embedded import EmbeddedLog
+from flyball_log.embedded.settings import Durability, EmbeddedSettings, Retention
+from flyball_log.interface import Entry, Topic
+from flyball_log.limits import check_entries, check_partitions
+from flyball_policies.reading import read_document
+from flyball_policies.strict_yaml import DocumentReader, compose
+from flyball_proto.codec import decode_audit, decode_input
+from flyball_service.reading import read_config
+from limit_table import Answers, Bench, beyond, padded, said
+
+VERSION = Version(log_id=LogId("log"), partition=0, epoch=0, revision=1)
+
+
+@beyond("record-bytes")
+def a_record(bench: Bench) -> Answers:
+    """Key and value together."""
+    at, more = (Entry(b"chat", bytes(size - 4)) for size in (bench.limit, bench.limit + 1))
+    return said(lambda: check_entries(Topic.INPUTS, [at])), said(lambda: check_entries(Topic.INPUTS, [more]))
+
+
+@beyond("key-bytes")
+def a_key(bench: Bench) -> Answers:
+    """The key alone."""
+    at, more = (Entry(bytes(size), b"") for size in (bench.limit, bench.limit + 1))
+    return said(lambda: check_entries(Topic.INPUTS, [at])), said(lambda: check_entries(Topic.INPUTS, [more]))
+
+
+@beyond("partitions")
+def partitions(bench: Bench) -> Answers:
+    """Of a new log."""
+    return said(lambda: check_partitions(bench.limit)), said(lambda: check_partitions(bench.limit + 1))
+
+
+@beyond("read-record-bytes")
+def an_input(bench: Bench) -> Answers:
+    """An order, in order but for its size."""
+
+    def read(size: int) -> str:
+        body = decode_input(0, padded(b"\x4a\x02\x0a\x00", size)).body
+        return body.reason if isinstance(body, Malformed) else ""
+
+    return read(bench.limit), read(bench.limit + 1)
+
+
+@beyond("embedded-inputs-bytes")
+async def inputs_on_disk(bench: Bench) -> Answers:
+    """The log's own retention, a thousandth of it: segments go until what is left is no more than the limit."""
+    limit = bench.limit // 1000
+    kept = EmbeddedSettings().retention[Topic.INPUTS]
+    assert bench.limit == kept.max_bytes == EmbeddedSettings().retention[Topic.DECISIONS].max_bytes
+    settings = EmbeddedSettings(
+        durability=Durability.OS,
+        segment_bytes=limit // 10,
+        retention={Topic.INPUTS: Retention(max_bytes=limit, max_age_s=kept.max_age_s)},
+    )
+    log = EmbeddedLog.create(bench.folder / "log", 1, settings)
+    answers = []
+    for _ in range(2):
+        for _ in range(9):
+            await log.append(Topic.INPUTS, 0, [Entry(b"", bytes(limit // 10 - 100))])
+        begin = (await log.bounds(Topic.INPUTS, 0)).begin
+        answers.append("removed" if begin else "")
+    await log.close()
+    return answers[0], answers[1]
+
+
+@beyond("state-bytes")
+def a_state(bench: Bench) -> Answers:
+    """Whose name makes it as long as is wanted; the limit is moved to where it is, for want of memory."""
+    state = PartitionState(log_id=LogId("x" * 1000), partition=0)
+    payload = export.export_state(state)
+    size = len(export.zlib.decompress(payload, wbits=31))
+    assert bench.limit == export.MAX_STATE_BYTES
+    try:
+        export.MAX_STATE_BYTES = size
+        at = said(lambda: export.restore_state(payload, export.SCHEMA))
+        export.MAX_STATE_BYTES = size - 1
+        return at, said(lambda: export.restore_state(payload, export.SCHEMA))
+    finally:
+        export.MAX_STATE_BYTES = bench.limit
+
+
+@beyond("audit-bytes")
+def an_audit_record(bench: Bench) -> Answers:
+    """What an owner publishes of a record that quotes at length."""
+
+    def published(words: int) -> tuple[int, str]:
+        record = DecisionRecord(
+            pool=PoolId("chat"),
+            kind=RecordKind.ORDER,
+            version=VERSION,
+            decision="chat@1",
+            time_s=0.0,
+            wall_s=0.0,
+            mode="control",
+            regime="idle",
+            confidence=0.0,
+            summary="x" * words,
+        )
+        made = publication(record)
+        assert made is not None
+        found = decode_audit(made[1].value or b"")
+        assert isinstance(found, DecisionRecord)
+        return len(made[1].value or b""), found.summary
+
+    size, _ = published(bench.limit - 1000)
+    words = bench.limit - 1000 + (bench.limit - size)
+    assert bench.limit == published(words)[0]
+    return published(words)[1], published(words + 1)[1]
+
+
+def _policy(size: int) -> str:
+    text = "version: 1\n#"
+    return text + "x" * (size - len(text))
+
+
+@beyond("policy-bytes")
+def a_policy(bench: Bench) -> Answers:
+    """With a long remark."""
+    return said(lambda: read_document(_policy(bench.limit))), said(lambda: read_document(_policy(bench.limit + 1)))
+
+
+def _lanes(*names: str) -> str:
+    return "version: 1\nlanes:\n" + "".join(f"  {name}: {{priority: 0}}\n" for name in names)
+
+
+@beyond("policy-lanes")
+def lanes(bench: Bench) -> Answers:
+    """Of a document."""
+    names = [f"l{number}" for number in range(bench.limit + 1)]
+    return said(lambda: read_document(_lanes(*names[1:]))), said(lambda: read_document(_lanes(*names)))
+
+
+@beyond("policy-names")
+def a_lanes_name(bench: Bench) -> Answers:
+    """Of one lane."""
+    at, more = (_lanes("x" * length) for length in (bench.limit, bench.limit + 1))
+    return said(lambda: read_document(at)), said(lambda: read_document(more))
+
+
+@beyond("yaml-depth")
+def depth(bench: Bench) -> Answers:
+    """Lists within lists."""
+
+    def nested(deep: int) -> str:
+        return said(lambda: compose("[" * deep + "]" * deep, "f", 10_000))
+
+    return nested(bench.limit), nested(bench.limit + 1)
+
+
+@beyond("duration")
+def a_duration(bench: Bench) -> Answers:
+    """In a document."""
+
+    def read(seconds: int) -> str:
+        return said(lambda: DocumentReader("f").duration(compose(f"{seconds}s", "f", 100)))
+
+    return read(bench.limit), read(bench.limit + 1)
+
+
+def _config(folder: Path, text: str) -> str:
+    file = folder / "flyball.yaml"
+    file.write_text(text)
+    return said(lambda: read_config(file))
+
+
+@beyond("config-bytes")
+def a_configuration(bench: Bench) -> Answers:
+    """With a long remark."""
+    text = "tls: none\n#"
+    at, more = (text + "x" * (size - len(text)) for size in (bench.limit, bench.limit + 1))
+    return _config(bench.folder, at), _config(bench.folder, more)
+
+
+@beyond("config-names")
+def a_name(bench: Bench) -> Answers:
+    """Of a controller."""
+    at, more = (f"tls: none\ncontroller: {{name: {'x' * size}}}\n" for size in (bench.limit, bench.limit + 1))
+    return _config(bench.folder, at), _config(bench.folder, more)
+
+
+@beyond("config-entries")
+def entries(bench: Bench) -> Answers:
+    """Addresses of controllers."""
+
+    def controllers(count: int) -> str:
+        listed = ",".join(f"127.0.0.1:{number}" for number in range(1, count + 1))
+        return _config(bench.folder, f"tls: none\nagent: {{controllers: [{listed}]}}\n")
+
+    return controllers(bench.limit), controllers(bench.limit + 1)
+
+
+@beyond("operator-duration")
+def a_span(bench: Bench) -> Answers:
+    """As an operator types it."""
+    return said(lambda: read_span(f"{bench.limit}s")), said(lambda: read_span(f"{bench.limit + 1}s"))
+
+
+@beyond("operator-time-text")
+def a_spans_text(bench: Bench) -> Answers:
+    """Written at length."""
+    at, more = ("0" * (size - 2) + "9s" for size in (bench.limit, bench.limit + 1))
+    return said(lambda: read_span(at)), said(lambda: read_span(more))
+
+
+class Answering(SlowRunner):
+    """Answers with a reason of so many characters."""
+
+    words = 0
+
+    async def answer(self, snapshot: Snapshot) -> list[SlowProposal]:
+        """One answer."""
+        said_ = "x" * self.words
+        return [SlowProposal(pool=snapshot.pool, policy="slow", tick_revision=snapshot.tick_revision, missed=said_)]
+
+
+@beyond("slow-answer-bytes")
+async def a_slow_answer(bench: Bench) -> Answers:
+    """As it comes into the inputs."""
+    log = EmbeddedLog.create(bench.folder / "log", 1, EmbeddedSettings(durability=Durability.OS))
+    runner = Answering([])
+    desk = SlowDesk(log, runner)
+
+    async def written(words: int) -> tuple[int, str]:
+        runner.words = words
+        desk.take({"chat": Snapshot(pool=PoolId("chat"), tick_revision=1, policies=("slow",), view=None)})
+        await desk.settled()
+        end = (await log.bounds(Topic.INPUTS, 0)).end
+        [record] = await log.read(Topic.INPUTS, 0, end - 1)
+        body = decode_input(0, record.value).body
+        assert isinstance(body, SlowProposal)
+        return len(record.value or b""), body.missed
+
+    size, _ = await written(bench.limit - 1000)
+    words = bench.limit - 1000 + (bench.limit - size)
+    at, more = await written(words), await written(words + 1)
+    await log.close()
+    assert bench.limit == at[0]
+    return at[1], more[1]
