@@ -15,6 +15,7 @@ the targets import is taken from `.venv`, so that what is fuzzed is what is test
 """
 
 import argparse
+import logging
 import os
 import re
 import shutil
@@ -110,9 +111,12 @@ def targets() -> Sequence[str]:
 
 
 def target_of(name: str) -> Target:
-    """A target, imported as the tests import it."""
+    """A target, imported as the tests import it; what the product would log is not written."""
+    import structlog
+
     from fuzz_targets import target_of as target
 
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     return target(name)
 
 

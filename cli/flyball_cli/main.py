@@ -101,6 +101,10 @@ def main() -> None:
     except FlyballError as error:
         click.echo(f"flyball: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except UnicodeEncodeError as error:
+        # A path may be any bytes; what goes to a controller is text.
+        click.echo(f"flyball: {error.object!r} is not UTF-8", err=True)
+        sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
         click.echo("flyball: interrupted", err=True)
         sys.exit(INTERRUPTED)

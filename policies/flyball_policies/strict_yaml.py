@@ -33,9 +33,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """One node and what is in it."""
-        event = self.peek_event()
-        if self._depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
-            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {MAX_DEPTH}", event.start_mark)
+        peek: Callable[[], Any] = self.peek_event  # whose stub has no types
+        if self._depth >= MAX_DEPTH and isinstance(peek(), yaml.CollectionStartEvent):
+            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {MAX_DEPTH}", peek().start_mark)
         self._depth += 1
         try:
             return super().compose_node(parent, index)

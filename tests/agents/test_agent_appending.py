@@ -1,7 +1,10 @@
 """The ways of frames into the log: which error is whose, and that no controller is waited for too long."""
 
 import asyncio
+import contextlib
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 
 import grpc
@@ -47,6 +50,26 @@ async def test_a_status_is_the_error_that_says_what_to_do(code: str, error: type
 
     assert [entry.record for entry in stub.entries] == [b"payload"]
     assert stub.entries[0].pool == "chat"
+
+
+class Handful(list[Shipment]):
+    """Shipments that can be watched."""
+
+
+async def test_what_was_not_sent_is_let_go_of_at_once() -> None:
+    """An append that failed holds no frame until the garbage is next collected: in an outage that were megabytes."""
+    shipments = Handful([SHIPMENT])
+    seen, appender = weakref.ref(shipments), GrpcAppender([NOBODY], None)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(LogUnavailable):
+            await appender.append(shipments)
+        del shipments
+        assert seen() is None
+    finally:
+        gc.enable()
+    await appender.close()
 
 
 @pytest.mark.parametrize("code", [*PASSES, *REFUSES_US])

@@ -12,7 +12,7 @@ from flyball_controller.farewells import farewell
 from flyball_core.ids import Incarnation
 from flyball_core.inputs import Attach
 from flyball_core.outputs import RecordKind
-from harness.scripted_engine import POOL
+from harness.scripted_engine import POOL, Load
 from harness.scripted_pool import ScriptedPool, scripted_pool
 
 ENGINE, GATEWAY = "e0-0", "gw0"
@@ -56,6 +56,8 @@ def test_a_receiver_that_moved_on_stays_attached_in_whatever_order_the_log_takes
         if all(order.index((number, True)) < order.index((number, False)) for number in (1, 2))
     ]
     assert 30 == len(orders)
+    life = "g0" if name == GATEWAY else "i0"
+    put(pool, farewell(attach(pool, name, 0, life), 10**6))  # the life before them is over
     for at, order in enumerate(orders):
         incarnation = f"i-{at}"
         offsets: dict[int, int] = {}
@@ -105,4 +107,66 @@ def test_receivers_that_do_not_count_are_told_apart_by_offsets(pool: ScriptedPoo
     assert attached(pool, ENGINE)
 
     put(pool, farewell(attach(pool, ENGINE, 0, "i9"), second))
+    assert not attached(pool, ENGINE)
+
+
+@pytest.mark.parametrize("name", [ENGINE, GATEWAY])
+def test_a_life_that_the_log_hears_of_only_after_its_successor_does_not_replace_it(
+    pool: ScriptedPool, name: str
+) -> None:
+    """Its attach lay at a controller that stood still; its farewell follows, and the successor stands again."""
+    put(pool, attach(pool, name, 1, "first"))
+    put(pool, attach(pool, name, 3, "third"))
+    late = attach(pool, name, 1, "second")
+    offset = put(pool, late)
+    put(pool, farewell(late, offset))
+    machine = pool.state.pools[POOL]
+    known = machine.gateways[name] if name in pool.gateways else machine.engines[name]
+
+    assert attached(pool, name)
+    assert "third" == known.incarnation
+    assert known.holding.must_publish == (known.holding.version is not None)
+    put(pool, farewell(attach(pool, name, 3, "third"), offset - 1))
+    assert not attached(pool, name)
+
+
+def test_a_late_life_without_a_farewell_is_found_out_by_its_successors_answer(pool: ScriptedPool) -> None:
+    """Whoever answers what was told since the attach is there; the late one's controller died without a farewell."""
+    for second in range(30):
+        pool.load = lambda now_s: Load(concurrency=500.0 if now_s % 20 < 10 else 60.0)
+        pool.second()
+        if second == 10:
+            put(pool, attach(pool, ENGINE, 1, "late"))
+            assert "late" == pool.state.pools[POOL].engines[ENGINE].incarnation
+    engine = pool.state.pools[POOL].engines[ENGINE]
+
+    assert "i0" == engine.incarnation
+    assert engine.holding.acked == engine.holding.version
+    assert "acks_of_another_incarnation" not in pool.state.pools[POOL].counts
+
+
+def test_a_successor_that_answers_is_not_displaced_by_its_own_farewell(pool: ScriptedPool) -> None:
+    """A restart is one: once the new incarnation has answered, its leaving brings nobody back."""
+    new = attach(pool, ENGINE, 1, "new")
+    pool.engines[ENGINE].incarnation = "new"
+    offset = put(pool, new)
+    pool.load = lambda now_s: Load(concurrency=500.0 if now_s % 20 < 10 else 60.0)
+    pool.run(20)
+    put(pool, farewell(new, offset))
+
+    assert not attached(pool, ENGINE)
+
+
+def test_a_successor_whose_first_stream_broke_at_once_stands_again_by_its_next_attempt(pool: ScriptedPool) -> None:
+    """Taken for late because it left soon, a real successor is believed when it counts on."""
+    put(pool, attach(pool, ENGINE, 2, "old"))
+    first = attach(pool, ENGINE, 1, "new")
+    put(pool, farewell(first, put(pool, first)))
+    assert "old" == pool.state.pools[POOL].engines[ENGINE].incarnation
+    offset = put(pool, attach(pool, ENGINE, 2, "new"))
+
+    assert "new" == pool.state.pools[POOL].engines[ENGINE].incarnation
+    put(pool, farewell(attach(pool, ENGINE, 2, "old"), offset - 3))
+    assert attached(pool, ENGINE)
+    put(pool, farewell(attach(pool, ENGINE, 2, "new"), offset))
     assert not attached(pool, ENGINE)

@@ -21,6 +21,8 @@ WELL = {
     f'flyball_controller_tick_age_seconds{{{JOB},partition="0"}}': "0.5+0x200",
     f'flyball_controller_inputs_behind{{{JOB},partition="0"}}': "3+0x200",
     f'flyball_controller_heartbeat_age_seconds{{{JOB},pool="chat"}}': "1+0x200",
+    f'flyball_controller_frames_shed_total{{{JOB},reason="rate"}}': "9+0x200",
+    f'flyball_controller_inputs_set_aside{{{JOB},reason="malformed"}}': "2+0x200",
     f"flyball_controller_stale_pools{{{JOB}}}": "0+0x200",
     f'flyball_controller_nacks_total{{{JOB},pool="chat"}}': "1+0x200",
     f'flyball_controller_attaches_refused_total{{{JOB},reason="unavailable"}}': "0+1x200",
@@ -42,6 +44,8 @@ TROUBLE = {
     "FlyballPoolWithoutHeartbeat": {f'flyball_controller_heartbeat_age_seconds{{{JOB},pool="chat"}}': "1+15x200"},
     "FlyballControllerNotTicking": {f'flyball_controller_tick_age_seconds{{{JOB},partition="0"}}': "1+15x200"},
     "FlyballInputsBehind": {f'flyball_controller_inputs_behind{{{JOB},partition="0"}}': "3+200x200"},
+    "FlyballTelemetryShed": {f'flyball_controller_frames_shed_total{{{JOB},reason="rate"}}': "9+200x200"},
+    "FlyballInputsUnreadable": {f'flyball_controller_inputs_set_aside{{{JOB},reason="malformed"}}': "2+1x200"},
     "FlyballPoolStale": {f"flyball_controller_stale_pools{{{JOB}}}": "1+0x200"},
     "FlyballNacks": {f'flyball_controller_nacks_total{{{JOB},pool="chat"}}': "1+1x200"},
     "FlyballAttachRefused": {

@@ -42,7 +42,7 @@ class Agent:
     disk: Path
     """As seen from here."""
     http: str
-    rss_bytes: list[int] = field(default_factory=list)
+    held_bytes: list[int] = field(default_factory=list)
 
     async def number(self, name: str, **labels: str) -> float:
         """One of its own numbers."""
@@ -59,11 +59,16 @@ class Agent:
         known = numbers["frames_delivered_total"] + numbers["frames_dropped_total"] + numbers["spool_frames"]
         return taken, known
 
+    def holds_bytes(self) -> int:
+        """Its own part of its RSS: the rest are pages of files, which a busy machine takes and gives back as it likes."""
+        lines = Path(f"/proc/{self.actor.process.pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
+
     async def watch(self, seconds: float) -> None:
         """Let it go on, and note what it holds."""
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            self.rss_bytes.append(self.actor.rss_bytes())
+            self.held_bytes.append(self.holds_bytes())
             await asyncio.sleep(0.2)
 
 
@@ -102,7 +107,7 @@ async def test_f05_disk_full_agent_rss_flat_10_percent_sampling_never_blocks_100
         controller = fleet.controller("c1")
         agent = await started(fleet, "n1")
         await until("a full disk", lambda: agent.number("frames_dropped_total", reason="disk_full"), START_S)
-        before = agent.actor.rss_bytes()
+        before = agent.holds_bytes()
         freed = await agent.number("frames_dropped_total", reason="disk_full")
         await agent.watch(FULL_S)
         freed_on = await agent.number("frames_dropped_total", reason="disk_full") - freed
@@ -127,8 +132,8 @@ async def test_f05_disk_full_agent_rss_flat_10_percent_sampling_never_blocks_100
     nothing_left = made_between(found, nothing_s, ended_s)
 
     assert freed_on > 0
-    assert max(agent.rss_bytes) <= (1 + FLAT) * before
-    assert min(agent.rss_bytes) >= (1 - FLAT) * before
+    assert max(agent.held_bytes) <= (1 + FLAT) * before
+    assert min(agent.held_bytes) >= (1 - FLAT) * before
     assert longest_block_s(found) <= BLOCKS_S
     assert taken == known
     assert made_between(found, 0.0, ended_s) <= came | dropped
@@ -138,8 +143,8 @@ async def test_f05_disk_full_agent_rss_flat_10_percent_sampling_never_blocks_100
     report(
         "5",
         full_s=FULL_S,
-        rss_mib=round(before / 2**20, 1),
-        rss_greatest=round(max(agent.rss_bytes) / before, 3),
+        own_rss_mib=round(before / 2**20, 1),
+        greatest=round(max(agent.held_bytes) / before, 3),
         longest_block_ms=round(1000 * longest_block_s(found), 1),
         made=len(made_between(found, 0.0, ended_s)),
         dropped_by_name=len(dropped),

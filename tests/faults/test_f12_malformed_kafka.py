@@ -25,7 +25,7 @@ from laboratory.scale import report
 MIB = 2**20
 GROWTH_BYTES = 32 * MIB
 UP_S = 60.0
-TIMES = 5
+TIMES = 2
 """How often each record comes under each key."""
 KEYS = (POOL.encode(), b"", b"\xff\xfe", b"checkpoint/0/1/0/0")
 

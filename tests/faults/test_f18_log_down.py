@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ async def a_fleet(actors: Actors, where: str) -> Fleet:
         fleet.engines(pool, engines, pool=pool).start()
     fleet.agent("a0", 2, pools=ENGINES).start()
     for name in CONTROLLERS:
-        await until(f"{name} with its share", lambda name=name: fleet.ready(name), UP_S)
+        await until(f"{name} with its share", partial(fleet.ready, name), UP_S)
     for pool, engines in ENGINES.items():
-        await until(f"engines of {pool}", lambda pool=pool, engines=engines: fleet.attached(engines, pool), UP_S)
+        await until(f"engines of {pool}", partial(fleet.attached, engines, pool), UP_S)
     await ordered(fleet, 50)
     return fleet
 
@@ -67,7 +68,7 @@ async def current(fleet: Fleet) -> None:
     """Wait until every controller is ready and every engine holds what is ordered. AssertionError after `CURRENT_S`."""
     end_s = time.monotonic() + CURRENT_S
     for name in CONTROLLERS:
-        await until(f"{name}, ready again", lambda name=name: fleet.ready(name), end_s - time.monotonic())
+        await until(f"{name}, ready again", partial(fleet.ready, name), end_s - time.monotonic())
     for pool, engines in ENGINES.items():
         await fleet.settles(engines, end_s - time.monotonic(), pool=pool)
 

@@ -128,14 +128,14 @@ async def recorded(log_folder: str) -> Recorded:
         await log.close()
 
 
-def lateness_s(ticks: Mapping[int, float], away: tuple[float, float] | None = None) -> list[float]:
-    """By how much each tick came later than a period after the one before; not of the first one after `away`."""
-    walls = [wall_s for _, wall_s in sorted(ticks.items())]
-    return [
-        max(0.0, later - before - TICK_S)
-        for before, later in pairwise(walls)
-        if away is None or not (before <= away[1] and later >= away[0])
-    ]
+def lateness_s(ticks: Mapping[int, float], from_s: float, to_s: float) -> list[float]:
+    """By how much each tick between two wall times came later than a period after the one before.
+
+    The later of the times counts as a tick, so that ticks which did not come are late too. AssertionError without any.
+    """
+    walls = [wall_s for _, wall_s in sorted(ticks.items()) if from_s <= wall_s <= to_s]
+    assert walls, "no tick at all"
+    return [max(0.0, later - before - TICK_S) for before, later in pairwise([*walls, to_s])]
 
 
 @pytest.mark.timeout(400 if full() else 120)
@@ -144,6 +144,7 @@ async def test_f23_1000_engines_are_all_current_within_30_s_of_a_controller_rest
 ) -> None:
     """Killed and started again, a controller has a thousand engines on its new epoch in time, and ticks meanwhile."""
     async with crowd(tmp_path, ENGINES) as (here, _):
+        began_s = time.time()
         fleet, controller = here.fleet, here.controller
         inputs, durable = partition_folder(Path(fleet.log), Topic.INPUTS, 0), tmp_path / "durable"
         watcher = fleet.actors.start("watcher", str(inputs), str(durable), module="flyball_cli.bench_watching")
@@ -165,15 +166,16 @@ async def test_f23_1000_engines_are_all_current_within_30_s_of_a_controller_rest
         current_s = time.time() - started_s
         streams = await fleet.metric("c1", "flyball_controller_streams", kind="engine")
         await asyncio.sleep(3 * TICK_S)
-        pool = await fleet.pool()
+        pool = await until("an answer", fleet.pool, CURRENT_S)
+        ended_s = time.time()
         controller.stop()
         found = await recorded(fleet.log)
 
     answers = answers_within(found, seen(durable), ran.began_s, ran.ended_s)
     cost = PlaneCost(engines=ENGINES, ran=ran, answers=answers, node_of=node_of, controller_peak_rss_bytes=0)
     frame_to_ack = spread_ms(cost.frame_to_ack_s)
-    late = spread_ms(lateness_s(found.ticks, (killed_s, started_s + current_s)))
-    late_after = spread_ms(lateness_s({at: s for at, s in found.ticks.items() if s > started_s}))
+    late_ms = 1e3 * max(lateness_s(found.ticks, began_s, killed_s))
+    late_after_ms = 1e3 * max(lateness_s(found.ticks, started_s, ended_s))
     report(
         "f23",
         engines=ENGINES,
@@ -181,15 +183,14 @@ async def test_f23_1000_engines_are_all_current_within_30_s_of_a_controller_rest
         current_s=round(current_s, 2),
         frame_to_ack_p50_ms=frame_to_ack["p50"] or "none",
         frame_to_ack_p99_ms=frame_to_ack["p99"] or "none",
-        tick_late_p99_ms=late["p99"] or 0.0,
-        tick_late_most_ms_after_the_restart=late_after["max"] or 0.0,
+        tick_late_most_ms=round(late_ms, 1),
+        tick_late_most_ms_after_the_restart=round(late_after_ms, 1),
         controller_cpu_share=round(ran.controller_cpu_share, 2),
     )
 
     assert ENGINES == streams
-    assert pool is not None
     assert [] == [one.trouble for one in pool.targets if one.trouble]
-    assert max(late["max"] or 0.0, late_after["max"] or 0.0) < 1000 * TICK_S
+    assert max(late_ms, late_after_ms) < 1e3 * TICK_S
     assert len(answers.tick_to_ack_s) == answers.directives > 0
 
 
@@ -211,13 +212,13 @@ async def test_f23_engines_whose_lines_all_break_at_once_are_back_within_30_s_an
         back_s = time.time() - reset_s
         await until("all engines attached", here.attached, CURRENT_S, every_s=0.25)
         await asyncio.sleep(3 * TICK_S)
-        pool = await here.fleet.pool()
+        pool = await until("an answer", here.fleet.pool, CURRENT_S)
+        ended_s = time.time()
         here.controller.stop()
         found = await recorded(here.fleet.log)
 
-    late = spread_ms(lateness_s({at: s for at, s in found.ticks.items() if s > reset_s - TICK_S}))
-    report("f23", engines=RESET, lines_anew_s=round(back_s, 2), tick_late_most_ms=late["max"] or 0.0)
+    late_ms = 1e3 * max(lateness_s(found.ticks, reset_s - 2 * TICK_S, ended_s))
+    report("f23", engines=RESET, lines_anew_s=round(back_s, 2), tick_late_most_ms=round(late_ms, 1))
 
-    assert pool is not None
     assert RESET == sum(one.attached for one in pool.targets)
-    assert (late["max"] or 0.0) < 1000 * TICK_S
+    assert late_ms < 1e3 * TICK_S

@@ -1,6 +1,6 @@
 """Fault 29: certificates and their authority are renewed under open streams; the authority is down; expiry nears.
 
-A real controller, and the production clients of engines, an agent and an operator, at real sockets.
+A real controller, and the production clients of an engine, a gateway, an agent and an operator, at real sockets.
 Kafka's clients are in `tests/log/test_kafka_tls.py`.
 """
 
@@ -22,6 +22,7 @@ from flyball_agents.shipper import Shipment
 from flyball_cli.operating.connection import Connection
 from flyball_cli.operating.fleet import Fleet
 from flyball_core.ids import BootId
+from flyball_core.inputs import TargetKind
 from flyball_proto.codec import encode_input
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_service.config import TlsConfig
@@ -33,7 +34,7 @@ from laboratory.callers import at_the_door, receiver_of
 from laboratory.scale import report, scaled
 
 DAY_S = 86_400.0
-PEOPLE = (("controller", "c1"), ("engine", "e1"), ("engine", "e2"), ("agent", "a0"), ("operator", "o1"))
+PEOPLE = (("controller", "c1"), ("engine", "e1"), ("gateway", "g1"), ("agent", "a0"), ("operator", "o1"))
 LIMITS = AttachLimits(poll_s=0.1, renew_within_s=0.3)
 
 
@@ -126,15 +127,15 @@ class Traffic:
 
 @asynccontextmanager
 async def a_fleet(tmp_path: Path, certificates: Path) -> AsyncIterator[tuple[Running, Traffic]]:
-    """A controller with two engines, an agent and an operator, all at work."""
+    """A controller with an engine, a gateway, an agent and an operator, all at work."""
     async with AsyncExitStack() as stack:
         config = config_for(tmp_path, tls=TlsConfig(folder=certificates))
         controller = await stack.enter_async_context(running(config))
         address = controller.addresses.grpc
         attachers = []
-        for name in ("e1", "e2"):
-            tls = Tls(TlsConfig(folder=certificates), role="engine", name=name)
-            receiver = receiver_of(tmp_path / name, name)
+        for kind, name in ((TargetKind.ENGINE, "e1"), (TargetKind.GATEWAY, "g1")):
+            tls = Tls(TlsConfig(folder=certificates), role=kind.value, name=name)
+            receiver = receiver_of(tmp_path / name, name, kind)
             attachers.append(await stack.enter_async_context(at_the_door(receiver, [address], tls, LIMITS)))
         operator = Connection(addresses=(address,), tls=TlsConfig(folder=folder_of(certificates, "operator", "o1")))
         traffic = Traffic(attachers, await stack.enter_async_context(Fleet(operator)))
@@ -150,7 +151,7 @@ async def a_fleet(tmp_path: Path, certificates: Path) -> AsyncIterator[tuple[Run
 
 
 async def test_f29_certificates_and_their_authority_are_exchanged_live_with_0_dropped_streams(tmp_path: Path) -> None:
-    """In three steps, each taken by everybody: 0 streams end, 0 appends fail; then the old certificates are nobody's."""
+    """In three steps, each taken by everybody: 0 streams end, 0 appends fail; then the old ones are nobody's."""
     certificates = tmp_path / "certificates"
     authority = Authority(certificates, tmp_path / "new")
     shutil.copytree(certificates, tmp_path / "as-they-were")
@@ -215,6 +216,35 @@ async def test_f29_the_authority_is_down_1_h_and_certificates_expire_with_0_drop
 
     assert [] == traffic.failures
     assert [(0, 0)] * 2 == [(one.status.failures, one.status.silences) for one in traffic.attachers]
+
+
+async def test_f29_the_next_call_shows_the_renewed_certificate_beside_streams_that_go_on(tmp_path: Path) -> None:
+    """An agent and an operator make one new connection after a renewal, and none without; the audit's stream stays."""
+    certificates = tmp_path / "certificates"
+    for role, name in PEOPLE:
+        certify(certificates, role, name)
+    async with running(config_for(tmp_path, tls=TlsConfig(folder=certificates))) as controller:
+        address, seq = controller.addresses.grpc, iter(range(100))
+        agent = GrpcAppender([address], Tls(TlsConfig(folder=certificates), role="agent", name="a0"))
+        operator = Connection(addresses=(address,), tls=TlsConfig(folder=folder_of(certificates, "operator", "o1")))
+
+        async def append() -> None:
+            one = next(seq)
+            await agent.append([Shipment(BootId("b0"), frame(one).pool, one, encode_input(frame(one)), backlog=False)])
+
+        async def connections() -> float:
+            return await controller.metric("flyball_controller_connections_total")
+
+        async with Fleet(operator) as fleet:
+            for call, role, name in ((append, "agent", "a0"), (fleet.status, "operator", "o1")):
+                counts = []
+                for renewed in (False, False, True, False):
+                    if renewed:
+                        certify(certificates, role, name)
+                    await call()
+                    counts.append(await connections())
+                assert [0, 1, 1] == [later - counts[0] for later in counts[1:]]
+        await agent.close()
 
 
 def test_f29_expiry_is_told_7_days_ahead_and_once_a_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

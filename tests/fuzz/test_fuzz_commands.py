@@ -56,6 +56,19 @@ def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path, monkeypatch: py
     assert b"policy-\\udcff.yaml: sound" in out.getvalue()
 
 
+def test_a_reason_that_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes to a controller is text; what is not ends with one line and exit code 2."""
+    reason = b"\xff".decode(errors="surrogateescape")
+    monkeypatch.setattr(sys, "argv", ["flyball", "pause", "chat", "--reason", reason, "--controller", "127.0.0.1:1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert 2 == end.value.code
+    assert "flyball: '\\udcff' is not UTF-8\n" == capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wall_s", [1e308, -1e308, float("inf"), float("nan"), 253_402_300_800.0, -62_135_596_801.0])
 def test_a_time_beyond_the_calendar_is_shown_as_seconds(wall_s: float) -> None:
     """A controller may say any time, and an operator the last day of the year 9999 in a zone behind UTC."""

@@ -119,6 +119,23 @@ async def test_a_block_that_stands_in_a_segment_twice_is_read_once(tmp_path: Pat
     assert [0, 1, 2] == [record.offset for record in found]
 
 
+async def test_no_offset_is_used_twice_when_all_segments_are_gone(tmp_path: Path) -> None:
+    """The watermark still tells how far the partition was, and so do the versions that receivers hold."""
+    log = EmbeddedLog.create(tmp_path / "log", 1, QUICK)
+    for number in range(9):
+        await log.append(Topic.INPUTS, 0, [Entry(b"k", b"%d" % number)])
+    await log.close()
+    for segment in (tmp_path / "log" / "inputs" / "0").glob("*.seg"):
+        segment.unlink()
+    log = EmbeddedLog.open(tmp_path / "log", settings=QUICK)
+    offsets = await log.append(Topic.INPUTS, 0, [Entry(b"k", b"new")])
+    found = await everything(log, Topic.INPUTS)
+    await log.close()
+
+    assert [9] == offsets
+    assert [(9, b"new")] == [(record.offset, record.value) for record in found]
+
+
 @pytest.mark.parametrize("name", ["\u00b2.seg", "x.seg", "1.seg", "9" * 20 + ".seg"])
 @pytest.mark.parametrize("kind", ["file", "folder", "dead link"])
 def test_a_spool_opens_beside_odd_files(tmp_path: Path, name: str, kind: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import aiohttp
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from flyball_controller.serving.append_door import AppendDoor
 from flyball_controller.serving.doorkeeper import Doorkeeper, RefusalLog
-from flyball_controller.serving.measures import Measures, Now
+from flyball_controller.serving.measures import Measures
 from flyball_controller.serving.outbox import Outbox
 from flyball_controller.serving.refusals import Refusal, refusing
 from flyball_controller.serving.shedding import Level, Shedding, level_of
@@ -31,62 +31,21 @@ from flyball_service.channels import channel, grpc_server
 from flyball_service.exposing import serve_http
 from flyball_service.health import Health
 from flyball_service.tls import Identity
+from limit_calls import NOTHING, Context, OneDoorway, Reasons
 from limit_table import Answers, Bench, beyond, heard, padded, said
 from plane_clients import config_for, frame, running, stub
 
 ATTACH = Attach(pool=PoolId("chat"), kind=TargetKind.ENGINE, target="e1", incarnation=Incarnation("i1"))
 FLAG = KnobSpec(name="k", knob_class=KnobClass.LIVE, kind=KnobKind.FLAG, safe=True)
 ONE = Identity("agent", "a0")
-NOTHING = Now(
-    tick_age_s={},
-    inputs_behind={},
-    pools_by_mode={},
-    stale_pools=0,
-    streams_by_kind={},
-    heartbeat_age_s={},
-    ignored_records=0,
-)
-
-
-class Context:
-    """A call as its servicer sees it."""
-
-    def __init__(self, peer: str = "ipv4:127.0.0.1:1") -> None:
-        self._peer = peer
-
-    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """End it."""
-        raise Refusal(code, "", details)
-
-    def peer(self) -> str:
-        """Where it comes from."""
-        return self._peer
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        """Nobody's certificate."""
-        return {}
 
 
 @dataclass(slots=True)
 class Bar:
-    """A door of agents over a log that takes its time, and the reasons for which it refused."""
+    """A log that takes its time."""
 
     lets: asyncio.Event = field(default_factory=asyncio.Event)
-    reasons: list[str] = field(default_factory=list)
-
-    def door(self) -> AppendDoor:
-        """The production door, for one agent's certificate."""
-        plane = SimpleNamespace(log=self, owner=SimpleNamespace(owned={}))
-        doorway = SimpleNamespace(caller=lambda *_: ONE, plane=lambda: plane)
-        measures = SimpleNamespace(
-            append_refused=self.reasons.append,
-            shed=lambda *_: None,
-            appended_records=SimpleNamespace(inc=lambda _: None),
-            appended_bytes=SimpleNamespace(inc=lambda _: None),
-        )
-        return AppendDoor(cast("Any", doorway), cast("Any", measures), lambda _: 0.0)
-
-    where = "folder"
+    where: str = "folder"
 
     def partition_of(self, _: str) -> int:
         """All in one."""
@@ -100,15 +59,15 @@ class Bar:
 
 async def at_the_bar(calls: int, records: list[bytes]) -> str:
     """So many appends of these records at once; why any was refused."""
-    bar = Bar()
-    door = bar.door()
+    bar, reasons = Bar(), Reasons()
+    door = AppendDoor(OneDoorway(ONE, bar), reasons, lambda _: 0.0)
     request = pb.AppendRequest(entries=[pb.AppendEntry(pool="chat", record=record) for record in records])
     under_way = [asyncio.create_task(door.Append(request, cast("Any", Context()))) for _ in range(calls)]
     for _ in range(20):
         await asyncio.sleep(0)
     bar.lets.set()
     await asyncio.gather(*under_way, return_exceptions=True)
-    return " ".join(bar.reasons)
+    return " ".join(reasons.found)
 
 
 @beyond("append-calls-of-one")
@@ -521,7 +480,7 @@ async def peers(bench: Bench) -> Answers:
 
     async def counted(connections: int) -> str:
         keeper = Doorkeeper(None, RefusalLog(lambda _: None))
-        handler = grpc.unary_unary_rpc_method_handler(cast("Any", _nothing))
+        handler: Any = grpc.unary_unary_rpc_method_handler(cast("Any", _nothing))
         details = cast("Any", SimpleNamespace(method="/flyball.v1.AppendService/Append"))
         behind = await keeper.intercept_service(lambda _: _given(handler), details)
         assert behind is not None

@@ -85,7 +85,10 @@ class GrpcAppender:
                 self._at = (self._at + 1) % len(self._addresses)
             else:
                 return
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame, and this frame the frames that were not sent
 
     async def close(self) -> None:
         """Close the connection; the next append makes another one."""

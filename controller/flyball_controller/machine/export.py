@@ -37,6 +37,7 @@ _DATACLASSES: dict[str, type] = {
         state.AgentState,
         state.BootState,
         state.Canary,
+        state.Displaced,
         state.EngineState,
         state.GatewayState,
         state.Holding,

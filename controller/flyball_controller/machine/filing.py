@@ -77,18 +77,9 @@ _lane: Callable[[GatewaySample], str] = itemgetter(GatewaySample._fields.index("
 def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
     """Count a frame as delivered, duplicate, late or rejected, and keep it if a tick may read it."""
     counts = pool.counts
-    if (
-        frame.seq < 0
-        or not (0.0 <= frame.monotonic_s < FURTHEST_S)
-        or not math.isfinite(frame.wall_s)
-        or not 0 < len(frame.boot) <= MAX_NAME
-    ):
+    if fault := _frame_fault(frame):
         pool.count("rejected")
-        pool.count("rejected_header")
-        return
-    if len(frame.engines) + len(frame.gpus) + len(frame.gateways) > MAX_SAMPLES:
-        pool.count("rejected")
-        pool.count("rejected_samples_many")
+        pool.count(f"rejected_{fault}")
         return
     agent = pool.agents.get(frame.agent)
     if agent is None:
@@ -124,6 +115,14 @@ def file_frame(pool: PoolState, frame: Frame, now_s: float) -> None:
         boot.newest = ClockReading(frame.seq, frame.wall_s, frame.monotonic_s)
     # No frame comes before it was sampled: the quickest tells how the two clocks stand.
     boot.skew_s = min(boot.skew_s, now_s - frame.monotonic_s)
+
+
+def _frame_fault(frame: Frame) -> str:
+    """Why nothing of a frame can be read, whoever sent it; empty if something can."""
+    timed = 0.0 <= frame.monotonic_s < FURTHEST_S and math.isfinite(frame.wall_s)
+    if frame.seq < 0 or not timed or not 0 < len(frame.boot) <= MAX_NAME:
+        return "header"
+    return "samples_many" if len(frame.engines) + len(frame.gpus) + len(frame.gateways) > MAX_SAMPLES else ""
 
 
 def _new_boot(pool: PoolState, agent: AgentState, frame: Frame) -> BootState:

@@ -196,12 +196,11 @@ def _invalid(spec: KnobSpec, value: Value) -> str:
 
 
 def override_for(pool: PoolState, engine: str, knob: str) -> str | None:
-    """The id of the override that pins this knob: the engine's own before the pool's."""
+    """The id of the override that pins this knob: an engine's own before its pool's, the last set before the others."""
     if not pool.overrides:
         return None
     for target in (engine, ""):
-        for override_id in sorted(pool.overrides):
-            override = pool.overrides[override_id]
+        for override_id, override in reversed(pool.overrides.items()):
             if override.knob == knob and override.target == target:
                 return override_id
     return None

@@ -12,6 +12,7 @@ from flyball_controller.machine.admission import MAX_NAME, answer_fits, fits, ov
 from flyball_controller.machine.answers import MAX_WORDS
 from flyball_controller.machine.filing import MAX_ENGINES
 from flyball_controller.machine.guard import bounds_of, spec_of
+from flyball_controller.machine.presence import comes_late, falls_back, note_attach, proves_presence
 from flyball_controller.machine.records import Recorder
 from flyball_controller.machine.state import RELAUNCHING, EngineState, GatewayState, Holding, PoolState
 from flyball_core.errors import InvalidDocument
@@ -41,8 +42,6 @@ MAX_OVERRIDES = 256
 INTENTS_OUT_OF_DATE = "intents_out_of_date"
 MAX_GATEWAYS = 256
 MAX_GRANTS = 256
-MAX_BEFORE = 4
-"""Most earlier incarnations remembered of one target."""
 MAX_REBASES = 64
 REBASE_S = 600.0
 """How long a rebase counts for receivers that attach after it."""
@@ -110,6 +109,7 @@ def take_override(pool: PoolState, body: OverrideSet, recorder: Recorder) -> Non
         summary = f"override {body.override_id} of {body.author} refused: {reason}"
         recorder.note(RecordKind.ORDER, recorder.decision, summary, refused=True)
         return
+    pool.overrides.pop(body.override_id, None)  # their order is that of their setting
     pool.overrides[body.override_id] = body
     where = body.target or "the pool"
     summary = f"{body.author} pins {body.knob} of {where} at {body.value}: {body.reason}"
@@ -188,10 +188,12 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
         return
     if body.kind is TargetKind.GATEWAY:
         gateway = pool.gateways.setdefault(body.target, GatewayState(gateway=body.target))
-        if _comes_late(gateway, body, pool):
+        if comes_late(gateway, body, pool):
             return
         if body.attached:
-            _note_attach(gateway, body, recorder)
+            note_attach(gateway, body, recorder, now_s)
+        elif falls_back(gateway, recorder, now_s):
+            return
         gateway.attached, gateway.gone_s = body.attached, None if body.attached else now_s
         if body.attached:
             _reconcile(gateway.holding, body, recorder, restarted=gateway.incarnation != body.incarnation)
@@ -200,55 +202,15 @@ def take_attach(pool: PoolState, body: Attach, recorder: Recorder, now_s: float)
                 gateway.holding.must_publish = True  # it has eased since: a table has no way to be led
         return
     engine = pool.engines.setdefault(body.target, EngineState(engine=body.target))
-    if _comes_late(engine, body, pool):
+    if comes_late(engine, body, pool):
         return
     if body.attached:
-        _note_attach(engine, body, recorder)
+        note_attach(engine, body, recorder, now_s)
+    elif falls_back(engine, recorder, now_s):
+        return
     engine.attached, engine.gone_s = body.attached, None if body.attached else now_s
     if body.attached:
         _attach_engine(engine, body, recorder)
-
-
-def _comes_late(known: EngineState | GatewayState, body: Attach, pool: PoolState) -> bool:
-    """Whether the log took this only after what had made it untrue: its receiver has long attached elsewhere.
-
-    While the log is away, attaches and farewells of one receiver wait at several controllers, and come in any order.
-    """
-    late = _attach_is_late(known, body) if body.attached else _farewell_is_late(known, body)
-    if late:
-        pool.count(late)
-    return bool(late)
-
-
-def _attach_is_late(known: EngineState | GatewayState, body: Attach) -> str:
-    """Under which count; empty if it is not."""
-    if known.attached and body.incarnation != known.incarnation and body.incarnation in known.before:
-        return "attaches_of_an_earlier_incarnation"
-    if body.incarnation == known.incarnation and 0 < body.attempt <= known.attach_attempt:
-        return "attaches_overtaken"
-    return ""
-
-
-def _farewell_is_late(known: EngineState | GatewayState, body: Attach) -> str:
-    """Under which count; empty if it is not."""
-    if known.incarnation not in ("", body.incarnation):
-        return "detaches_of_another_incarnation"
-    if body.attempt and known.attach_attempt:  # the receiver's own order, which no controller's delay can turn round
-        overtaken = body.attempt < known.attach_attempt
-    else:
-        overtaken = body.ends is not None and body.ends < known.attach_offset
-    return "detaches_of_another_attach" if overtaken else ""
-
-
-def _note_attach(known: EngineState | GatewayState, body: Attach, recorder: Recorder) -> None:
-    """Remember which attach this is. Raise an alarm if another incarnation is attached and has not left."""
-    if known.incarnation not in ("", body.incarnation):
-        if known.attached:
-            summary = f"{body.target}: incarnation {body.incarnation} came while {known.incarnation} had not left"
-            recorder.note(RecordKind.ALARM, recorder.decision, summary, target_kind=body.kind, target=body.target)
-        earlier = [name for name in known.before if name != body.incarnation]
-        known.before = [*earlier, known.incarnation][-MAX_BEFORE:]
-    known.attach_offset, known.attach_attempt = recorder.version.revision, body.attempt
 
 
 def _attach_engine(engine: EngineState, body: Attach, recorder: Recorder) -> None:
@@ -315,7 +277,7 @@ def take_ack(pool: PoolState, body: Ack, recorder: Recorder, now_s: float) -> No
     if holding is None or holding.version is None or holding.version != body.version:
         pool.count("acks_of_another_version")
         return
-    if body.incarnation != _incarnation(pool, body):
+    if not proves_presence(_known(pool, body), body.incarnation, body.version, recorder, now_s):
         pool.count("acks_of_another_incarnation")
         return
     if not answer_fits(body.kind, {**holding.effective, **body.effective}):
@@ -351,11 +313,11 @@ def _note_answer(pool: PoolState, body: Ack, recorder: Recorder, kind: RecordKin
     )
 
 
-def _incarnation(pool: PoolState, body: Ack) -> str:
-    """The incarnation that the target attached as last."""
+def _known(pool: PoolState, body: Ack) -> EngineState | GatewayState:
+    """Who is answering; it is known."""
     targets: Mapping[str, EngineState | GatewayState]
     targets = pool.engines if body.kind is TargetKind.ENGINE else pool.gateways
-    return targets[body.target].incarnation
+    return targets[body.target]
 
 
 def _decision(pool: PoolState, body: Ack) -> str:
@@ -421,6 +383,6 @@ def standing_intent(pool: PoolState, as_of: int) -> Intent | None:
         policy_author=pool.policy_author,
         mode=pool.mode,
         paused=pool.paused,
-        overrides=tuple(pool.overrides[name] for name in sorted(pool.overrides)),
+        overrides=tuple(pool.overrides.values()),
         as_of=as_of,
     )

@@ -114,6 +114,20 @@ class Holding:
 
 
 @dataclass(slots=True)
+class Displaced:
+    """An incarnation that had not left when another came: it stands again if that one's attach proves a late one."""
+
+    incarnation: str
+    offset: int
+    attempt: int
+    since_s: float
+    capability_hash: str
+    knobs: dict[str, KnobSpec]
+    left: bool = False
+    """Whether it has said farewell since."""
+
+
+@dataclass(slots=True)
 class EngineState:
     """One engine: what it is, what it measured, what it is wanted to hold."""
 
@@ -127,6 +141,7 @@ class EngineState:
     """Which of its incarnation's attaches that was; 0: it does not count them."""
     before: list[str] = field(default_factory=list)
     """Its last few incarnations: none of them comes back while its successor is attached."""
+    displaced: Displaced | None = None
     capability_hash: str = ""
     knobs: dict[str, KnobSpec] = field(default_factory=dict)
     phase: str = SERVING
@@ -184,6 +199,7 @@ class GatewayState:
     attach_offset: int = -1
     attach_attempt: int = 0
     before: list[str] = field(default_factory=list)
+    displaced: Displaced | None = None
     gone_s: float | None = None
     holding: Holding = field(default_factory=Holding)
     published: RoutingTable | None = None
@@ -248,6 +264,7 @@ class PoolState:
     policy_text: str = ""
     policy_author: str = ""
     overrides: dict[str, OverrideSet] = field(default_factory=dict)
+    """By id, in the order of their setting: of equals the last one holds."""
     orders_end: int = 0
     """The offset after the last order; an intent that reflects less is out of date."""
     grants: dict[str, tuple[float, float]] = field(default_factory=dict)

@@ -234,11 +234,10 @@ def _outside(view: PoolView) -> list[str]:
 
 
 def _pinned(pool: PoolState) -> list[Proposal]:
-    """Overrides as proposals; an engine's own comes before the pool's."""
+    """Overrides as proposals; an engine's own comes before the pool's, the last set before earlier ones."""
     asked: list[Proposal] = []
     for scoped in (True, False):
-        for override_id in sorted(pool.overrides):
-            override = pool.overrides[override_id]
+        for override_id, override in reversed(pool.overrides.items()):
             if bool(override.target) is not scoped:
                 continue
             asked.extend(

@@ -4,7 +4,6 @@ Changes nothing. What it tells of a pool is the state of the pool's owner, so it
 the audit is read from the log, and so is that of every pool.
 """
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -53,12 +52,18 @@ class ReadDoor:
     """Implements `OperatorReadService`."""
 
     def __init__(
-        self, doorway: Doorway, measures: Measures, tick_s: float, wall: Callable[[], float] = time.time
+        self,
+        doorway: Doorway,
+        measures: Measures,
+        tick_s: float,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._doorway = doorway
         self._measures = measures
         self._tick_s = tick_s
         self._wall = wall
+        self._clock = clock
         self._looks: Buckets[Identity] = Buckets(per_s=LOOKS_PER_S, at_once=MAX_LOOKS_AT_ONCE, most=MAX_LOOKERS_RATED)
         self._readings: Counter[Identity | None] = Counter()
 
@@ -118,7 +123,7 @@ class ReadDoor:
 
     def _look(self, who: Identity | None) -> None:
         """Raise `Refusal` if this certificate looks too often; on plaintext nobody can be told from another."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock()
         if who is not None and not self._looks.of(who, now_s).take(1, now_s):
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_FAST, f"more than {LOOKS_PER_S:g} looks a second")
 

@@ -50,10 +50,17 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class WriteDoor:
     """Implements `OperatorWriteService`."""
 
-    def __init__(self, doorway: Doorway, measures: Measures, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        doorway: Doorway,
+        measures: Measures,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._doorway = doorway
         self._measures = measures
         self._wall = wall
+        self._clock = clock
         self._rates: Buckets[str] = Buckets(per_s=ORDERS_PER_S, at_once=MAX_ORDERS_AT_ONCE, most=MAX_AUTHORS_RATED)
         self._under_way = 0
 
@@ -97,7 +104,7 @@ class WriteDoor:
     def _room(self, said: Said) -> Iterator[None]:
         """Count an order while it is under way; raises `Refusal` for one too many."""
         cost = 1 + (len(said.text) // ORDER_BYTES if isinstance(said, PolicyText) else 0)
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock()
         if self._under_way >= MAX_ORDERS_UNDER_WAY or not self._rates.of(said.author, now_s).take(cost, now_s):
             why = f"more orders at once than are taken, or more than {ORDERS_PER_S:g} a second of {said.author}"
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY, f"{why}: come again")

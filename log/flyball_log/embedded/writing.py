@@ -54,11 +54,13 @@ class PartitionWriter(PartitionReader):
         for name in superseded:
             (self.folder / str(name)).unlink()
         if not names:
-            self._segments = (Segment(self.folder, SegmentName(0)),)
+            # Segments may be gone that the watermark still knows of: their offsets are not used again.
+            self._end = synced_end(self.folder)
+            self._segments = (Segment(self.folder, SegmentName(self._end)),)
             self._fd = files.create(self._segments[-1].path)
             self._segments[-1].indexed = True
             self._sync_folder()
-            self._watermark.put(0)
+            self._watermark.put(self._end)
             return 0
         self._segments = tuple(Segment(self.folder, name) for name in names)
         return self._recover_last(self._segments[-1])

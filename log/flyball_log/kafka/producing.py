@@ -118,6 +118,7 @@ class Producing:
             offset = sent.result().offset
         finally:
             sent.cancel()
+            del sent, awaited  # an error in it holds this frame by its traceback, and so the batch
         if offset < 0:
             raise KafkaError("the broker has the batch already but forgot where")
         return offset, batch.record_count()

@@ -16,9 +16,11 @@ from flyball_agents.attach_stream import grpc_streams
 from flyball_agents.attaching import Attacher, AttachLimits, Surroundings
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface
+from flyball_agents.gateway_adapter import TableDefaults, TableSurface
 from flyball_agents.offers import Target
 from flyball_agents.receiver import Receiver
 from flyball_agents.receiver_store import ReceiverStore
+from flyball_agents.surface import Surface
 from flyball_cli.bench_sockets import ScriptedControls
 from flyball_core.ids import Incarnation, PoolId
 from flyball_core.inputs import TargetKind
@@ -26,6 +28,7 @@ from flyball_core.knobs import BATCH_CAP, VARIANT, Value
 from flyball_proto.v1 import services_pb2
 from flyball_service.tls import Tls
 from harness.scripted_engine import POOL
+from laboratory.lab_engines import LabGateway
 
 CALL_S = 10.0
 """Longest wait for an answer, whatever it is."""
@@ -76,11 +79,14 @@ def every_rpc() -> Sequence[Rpc]:
     ]
 
 
-def receiver_of(folder: Path, name: str, *, pool: str = POOL, incarnation: str = "i0") -> Receiver:
+def receiver_of(folder: Path, name: str, kind: TargetKind = TargetKind.ENGINE) -> Receiver:
     """A production receiver with settings in memory; what it holds is in `folder`."""
-    target = Target(pool=PoolId(pool), kind=TargetKind.ENGINE, name=name, incarnation=Incarnation(incarnation))
+    target = Target(pool=PoolId(POOL), kind=kind, name=name, incarnation=Incarnation("i0"))
     values: dict[str, Value] = {BATCH_CAP: 16, VARIANT: "graphs"}
-    surface, store = SettingsSurface(ScriptedControls(values)), ReceiverStore(folder, durable=False)
+    surface: Surface = SettingsSurface(ScriptedControls(values))
+    if kind is TargetKind.GATEWAY:
+        surface = TableSurface(LabGateway({}, {}), TableDefaults())
+    store = ReceiverStore(folder, durable=False)
     return Receiver(target, surface, store, ReceiverLimits(), seed=1, now_s=time.monotonic(), wall_s=time.time())
 
 

@@ -44,15 +44,13 @@ async def judge(
     log: Log,
     *,
     gone: Collection[str] = (),
-    there: Collection[str] = (),
     grace_s: float = GRACE_S,
     replays: bool = True,
     fingerprint: Fingerprint | None = None,
 ) -> Verdict:
     """Judge what was recorded against the log.
 
-    `gone` are targets that were still struck at the end: of them nothing is missed. `there` are those that knew
-    themselves attached then: the log must know it too. What was told less than `grace_s`
+    `gone` are targets that were still struck at the end: of them nothing is missed. What was told less than `grace_s`
     of the machine's time before the end may be unanswered. `replays=False` leaves promise 7 alone. `fingerprint` is
     what the log's claims should bear; that of this process unless told otherwise. Raises as `Log.read`.
     """
@@ -61,7 +59,7 @@ async def judge(
     specs = _specs(partitions)
     judge_applied(log.log_id, record.applied, partitions, verdict)
     for partition, recorded in enumerate(partitions):
-        _judge_told(recorded, record, gone, there, grace_s, verdict[Promise.ORDER])
+        _judge_told(recorded, record, gone, grace_s, verdict[Promise.ORDER])
         _judge_machine(partition, recorded, verdict)
     _judge_values(record.applied, specs, verdict[Promise.MOTION])
     judge_leases(record, specs, gone, verdict[Promise.EASING])
@@ -104,7 +102,7 @@ def judge_applied(log_id: LogId, applied: Sequence[Applied], partitions: Sequenc
             order.unexpected.append(
                 f"{who} applied {version} at {event.at_s:.3f} after {before.version} at {before.at_s:.3f}"
             )
-        elif version != before.version:
+        else:
             lives.unexpected.append(
                 f"{who} applied {version} in incarnation {event.incarnation} "
                 f"after {before.version} in {before.incarnation}"
@@ -149,9 +147,7 @@ def _was_told(event: Applied, told: Mapping[Version, set[str]]) -> bool:
     return any(key.startswith(first) and key.endswith(last) for key in told.get(event.version, ()))
 
 
-def _judge_told(
-    recorded: Recorded, record: Record, gone: Collection[str], there: Collection[str], grace_s: float, answer: Answer
-) -> None:
+def _judge_told(recorded: Recorded, record: Record, gone: Collection[str], grace_s: float, answer: Answer) -> None:
     """Whether each target's last order was answered, and whether answers say what was done."""
     last: dict[tuple[str, str], Version] = {}
     contents: dict[tuple[str, str, Version], object] = {}
@@ -161,7 +157,6 @@ def _judge_told(
             answer.unexpected.append(f"{kind} {name} was told two different things under {message.version}")
         last[kind, str(name)] = message.version
     answered, left = _answers(recorded)
-    answer.lost += [f"{kind} {name} is attached, and the log says that it left" for kind, name in left if name in there]
     applied = {(event.kind, event.target, event.version) for event in record.applied}
     watched = {(event.kind, event.target) for event in record.applied}
     for who, answers in answered.items():

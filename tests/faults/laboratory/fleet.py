@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import grpc
 
+from flyball_agents.spool import Spool
 from flyball_cli.processes import FLYBALL
 from flyball_core.inputs import Claim
 from flyball_core.knobs import BATCH_CAP
@@ -127,10 +128,15 @@ class Fleet:
         return self.actors.add(name, *words, "--engines", str(engines), *more, module=lab_agent.MODULE)
 
     async def judged(self) -> Verdict:
-        """What the checker makes of the record and the log; both must stand still."""
+        """What the checker makes of the record and the log; both must stand still.
+
+        What agents had not sent when they were stopped lies in their spools, and is not missed.
+        """
+        record, waiting = read_record(self.record), spooled(self.folder)
+        record.sampled = [one for one in record.sampled if one.what != "synced" or one.identity[1:] not in waiting]
         log = await open_log(self.log, read_only=True)
         try:
-            return await judge(read_record(self.record), log)
+            return await judge(record, log)
         finally:
             await log.close()
 
@@ -223,6 +229,16 @@ async def _claims(log: Log, partition: int) -> AsyncIterator[tuple[int, str]]:
             body = decode_input(record.offset, record.value).body
             if isinstance(body, Claim):
                 yield record.offset, body.owner
+
+
+def spooled(folder: Path) -> set[tuple[str, str, int]]:
+    """Boot, pool and sequence number of each frame on disk in the spools below a folder, whose agents do not run."""
+    found: set[tuple[str, str, int]] = set()
+    for place in folder.glob("**/spool"):
+        spool = Spool(place)
+        found.update(ticket.key for ticket in spool.oldest(spool.waiting))
+        spool.close()
+    return found
 
 
 def place(version: common_pb2.Version) -> tuple[int, int]:

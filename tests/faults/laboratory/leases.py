@@ -3,6 +3,7 @@
 From what receivers wrote down alone; those that write no leases are not judged.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
@@ -14,15 +15,18 @@ EARLY_S = 0.001
 """Rounding: easing never starts before the lease is out."""
 LATE_S = 3.0
 """Easing starts up to a second late by jitter, and is looked at once a second."""
+BEGINS, ENDS = "fault begins", "fault ends"
+"""How a record tells of faults; the detail is the fault in words."""
 SLEW_UP, SLEW_DOWN = 1.5, 0.6
 """Factors a second that the promise allows."""
 
+Line = Renewed | Eased | Applied
 _Specs = Mapping[str, Mapping[str, KnobSpec]]
 
 
 def judge_leases(record: Record, specs: _Specs, gone: Collection[str], answer: Answer) -> None:
     """Judge each receiver that wrote down its leases; `gone` may be late with anything."""
-    by_target: dict[str, list[Renewed | Eased | Applied]] = defaultdict(list)
+    by_target: dict[str, list[Line]] = defaultdict(list)
     watched = {line.target for line in record.leases}
     applied = [line for line in record.applied if line.target in watched]
     for line in sorted([*record.leases, *applied], key=lambda one: one.at_s):
@@ -34,10 +38,10 @@ def judge_leases(record: Record, specs: _Specs, gone: Collection[str], answer: A
         known = specs.get(target, {})
         _judge_motion(target, [line for line in lines if isinstance(line, Eased)], known, answer)
         if target not in gone:
-            _judge_arrival(target, lines, known, end_s, answer)
+            _judge_arrival(target, lines, known, record, end_s, answer)
 
 
-def _judge_holding(target: str, lines: list[Renewed | Eased | Applied], answer: Answer) -> None:
+def _judge_holding(target: str, lines: list[Line], answer: Answer) -> None:
     until_s: dict[str, float] = {}
     for line in lines:
         if isinstance(line, Renewed):
@@ -82,31 +86,57 @@ def _range(spec: KnobSpec) -> float:
 
 
 def _judge_arrival(
-    target: str, lines: list[Renewed | Eased | Applied], specs: Mapping[str, KnobSpec], end_s: float, answer: Answer
+    target: str, lines: list[Line], specs: Mapping[str, KnobSpec], record: Record, end_s: float, answer: Answer
 ) -> None:
-    """Once its lease is out, a receiver must set out: what it last held and is not safe may not just stay."""
-    renewed = [line for line in lines if isinstance(line, Renewed)]
-    if not renewed:
-        return
-    until_s = renewed[-1].until_s
+    """Whenever its lease is out, a receiver must set out: what it holds and is not safe may not just stay.
+
+    Unless it could not, because it stood still or was gone.
+    """
+    still = _stands_still(record, target)
     held: dict[str, Value] = {}
-    for line in lines:
-        if isinstance(line, (Applied, Eased)):
+    for place, line in enumerate(lines):
+        if not isinstance(line, Renewed):
             held |= line.values
-    unsafe = [
-        name
-        for name, value in held.items()
-        if (spec := specs.get(name)) is not None
-        and spec.knob_class is not KnobClass.RESTART
-        and spec.kind in (KnobKind.INTEGER, KnobKind.REAL)
-        and value != spec.safe
-    ]
-    moved_s = max((line.at_s for line in lines if isinstance(line, Eased)), default=until_s)
-    if unsafe and end_s - max(moved_s, until_s) > LATE_S:
-        since = f"{end_s - until_s:.1f} s after its lease was out at {until_s:.3f}"
-        answer.lost.append(f"{target} still holds {', '.join(unsafe)}, {since}")
-    elif lines and isinstance(lines[-1], Eased):
-        answer.recovered.append(f"{target} was left alone and eased towards its safe values")
+            continue
+        following = lines[place + 1 :]
+        after_s = next((other.at_s for other in following if isinstance(other, Renewed)), end_s)
+        due_s = line.until_s + LATE_S
+        if after_s <= due_s or any(begin_s < due_s and line.at_s < over_s for begin_s, over_s in still):
+            continue
+        here = dict(held)
+        moved = False
+        for other in following:
+            if isinstance(other, Renewed) or other.at_s > due_s:
+                break
+            here |= other.values
+            moved = moved or isinstance(other, Eased) or other.incarnation != line.incarnation
+        if moved:
+            answer.recovered.append(f"{target} was left alone at {line.until_s:.3f} and eased towards its safe values")
+        elif unsafe := [name for name, value in here.items() if _may_ease(specs.get(name), value)]:
+            since = f"{LATE_S:g} s after its lease was out at {line.until_s:.3f}"
+            answer.lost.append(f"{target} still held {', '.join(unsafe)}, {since}")
+
+
+def _may_ease(spec: KnobSpec | None, value: Value) -> bool:
+    """Whether a knob at this value is to be eased."""
+    if spec is None or spec.knob_class is KnobClass.RESTART or spec.kind not in (KnobKind.INTEGER, KnobKind.REAL):
+        return False
+    return value != spec.safe
+
+
+def _stands_still(record: Record, target: str) -> list[tuple[float, float]]:
+    """From when until when a fault kept it from doing anything, by what was put on record of faults."""
+    spans: list[tuple[float, float]] = []
+    began_s: float | None = None
+    for line in sorted(record.happened, key=lambda one: one.at_s):
+        if line.target != target or not any(f" {kind} " in line.detail for kind in ("kill", "freeze", "corrupt")):
+            continue
+        if line.event == BEGINS:
+            began_s = line.at_s
+        elif line.event == ENDS and began_s is not None:
+            spans.append((began_s, line.at_s + LATE_S))
+            began_s = None
+    return [*spans, (began_s, math.inf)] if began_s is not None else spans
 
 
 def _is_number(value: Value) -> bool:

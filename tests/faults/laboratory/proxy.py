@@ -16,6 +16,8 @@ from flyball_core.addresses import split_address
 CHUNK_BYTES = 65_536
 MOST_CHUNKS = 64
 """Chunks of one direction that wait in here; then its sender has to."""
+CLOSING_TURNS = 5
+"""Turns of the loop within which what was aborted is closed."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 _Chunk = tuple[float, bytes]
@@ -165,6 +167,8 @@ class Proxy(Weather):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
 
     async def accept(self) -> None:
         """Take connections again, at the same address."""
@@ -181,21 +185,28 @@ class Proxy(Weather):
         self._port = int(self._server.sockets[0].getsockname()[1])
 
     def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._connected(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, writer)
+        if self._server is None:  # it had come just before no more were taken
+            connection.reset()
+            return
         self.connections.append(connection)
         self.accepted += 1
-        try:
-            await connection.run(reader, self.callee)
-        except* OSError:  # an end is gone; the other is told
-            pass
-        finally:
+        task = asyncio.get_running_loop().create_task(_carried(connection, reader, self.callee))
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
             self.connections.remove(connection)
-            connection.reset()
+            connection.reset()  # here, for a task that is cancelled before it begins runs nothing of its own
+
+        task.add_done_callback(ended)
+
+
+async def _carried(connection: Connection, reader: asyncio.StreamReader, callee: str) -> None:
+    try:
+        await connection.run(reader, callee)
+    except* OSError:  # an end is gone; the other is told
+        pass
 
 
 async def _take_in(reader: asyncio.StreamReader, waiting: asyncio.Queue[_Chunk]) -> None:

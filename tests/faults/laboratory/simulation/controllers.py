@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from flyball_controller.machine import standard_seams
-from flyball_controller.owner import Owner
+from flyball_controller.owner import Owned, Owner
 from flyball_controller.pusher import Pusher
 from flyball_controller.serving.tenure import Beat
 from flyball_core.errors import FlyballError, Retryable
@@ -93,6 +93,11 @@ class Controller:
         for stream in self.streams:
             stream.end()
         self.streams.clear()
+
+    @property
+    def owned(self) -> Owned | None:
+        """What it knows of the partition that it owns; None if it owns none."""
+        return self._owner.owned.get(_PARTITION) if self.process.alive else None
 
     def accept(self, stream: Stream, attach: Attach) -> None:
         """A receiver opened a stream and said who it is."""

@@ -23,6 +23,7 @@ from flyball_proto.codec import encode_input
 from harness.memory_log import MemoryLog, MemoryShelf
 from harness.scripted_pool import PRINT, WALL_S
 from laboratory.checker import judge
+from laboratory.leases import BEGINS, ENDS
 from laboratory.record import Record
 from laboratory.schedule import LOG, Cast, Fault, FaultKind, Schedule, draw
 from laboratory.simulation.agents import Agent
@@ -172,8 +173,7 @@ class World:
     def judged(self, *, replays: bool) -> Outcome:
         """The checker's verdict, and what a look around finds."""
         log = MemoryLog(self.shelf)
-        there = [name for name, one in self.fleet.receivers.items() if one.stream is not None]
-        verdict = run_now(judge(self.record, log, there=there, replays=replays, fingerprint=PRINT))
+        verdict = run_now(judge(self.record, log, replays=replays, fingerprint=PRINT))
         failures = [*self.kernel.failures, *self._not_themselves()]
         figures = {
             "faults": len(self.schedule.faults),
@@ -186,9 +186,21 @@ class World:
 
     def _not_themselves(self) -> Iterator[str]:
         """What should be so again when all faults are over for so long."""
+        held = [owned for one in self.controllers.values() if (owned := one.owned) is not None]
+        owned = max(held, key=lambda one: one.epoch, default=None)
+        pool = owned.state.pools[POOL] if owned is not None else None
+        if pool is None:
+            yield "nobody owns the partition at the end"
+            return
         for name, receiver in self.fleet.receivers.items():
+            known = pool.gateways.get(name) or pool.engines.get(name)
             if receiver.stream is None:
                 yield f"{name} is attached to nobody at the end"
+            elif known is None or not known.attached or known.incarnation != receiver.incarnation:
+                said = "nothing of it" if known is None else f"{known.incarnation}, attached: {known.attached}"
+                yield f"{name} is attached as {receiver.incarnation} at the end, and the owner knows {said}"
+            elif known.holding.version is not None and receiver.held != known.holding.version:
+                yield f"{name} holds {receiver.held} at the end, and was told {known.holding.version}"
         for name, agent in self.agents.items():
             if agent.waiting:
                 yield f"{name} has {agent.waiting} frames in its spool at the end"
@@ -243,7 +255,7 @@ class World:
                 return
 
     def _begin(self, fault: Fault) -> None:
-        self.stage.happened("fault begins", fault.target, str(fault))
+        self.stage.happened(BEGINS, fault.target, str(fault))
         if fault.target == LOG:
             self._strike_log(fault)
         elif fault.target in self.controllers:
@@ -306,7 +318,7 @@ class World:
                 stream.controller.process.at(now_s + KEEPALIVE_S, stream.check_alive)
 
     def _end(self, fault: Fault) -> None:
-        self.stage.happened("fault ends", fault.target, str(fault))
+        self.stage.happened(ENDS, fault.target, str(fault))
         if fault.target == LOG:
             self.brokers.down = False
             return
