@@ -116,6 +116,7 @@ def target_of(name: str) -> Target:
 
     from fuzz_targets import target_of as target
 
+    logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     return target(name)
 

@@ -60,7 +60,7 @@ class Agent:
         return taken, known
 
     def holds_bytes(self) -> int:
-        """Its own part of its RSS: the rest are pages of files, which a busy machine takes and gives back as it likes."""
+        """Its own part of its RSS: the rest are pages of files, which the kernel takes and gives back as it likes."""
         lines = Path(f"/proc/{self.actor.process.pid}/status").read_text().splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
 

@@ -64,6 +64,7 @@ async def test_f14_a_10_times_telemetry_flood_leaves_tick_p99_below_1_s_memory_b
         fleet = Fleet(actors, "log", tick_s=1.0)
         controller = fleet.controller("c1")
         controller.start()
+        await until("a controller", lambda: fleet.ready("c1"), UP_S)
         doors = {name: f"127.0.0.1:{lasting_port()}" for name in ("steady", "late")}
         steady = fleet.engines("steady", [f"e{number}" for number in range(16)], "--frames", "--http", doors["steady"])
         late = fleet.engines("late", ["late-e0"], "--frames", "--http", doors["late"])

@@ -61,7 +61,7 @@ def histories(applied: Sequence[Applied]) -> Mapping[str, list[tuple[int, int]]]
 
 
 @pytest.mark.timeout(600)
-async def test_f17_two_controllers_forced_to_lead_1_epoch_is_active_per_engine_histories_are_ordered_and_an_alarm_raised(
+async def test_f17_two_controllers_forced_to_lead_1_epoch_active_per_engine_histories_ordered_and_1_alarm_raised(
     tmp_path: Path, kafka_broker: str
 ) -> None:
     """They claim in turns; engines see one order of versions, each of the claim in force, and the audit says it."""

@@ -28,7 +28,8 @@ from flyball_proto.v1 import services_pb2 as pb
 from flyball_service.config import TlsConfig
 from flyball_service.expiry import Expiry
 from flyball_service.tls import Tls
-from harness.living_controller import POOL, Running, config_for, eventually, frame, running
+from harness.living_controller import Running, config_for, eventually, frame, running
+from harness.scripted_engine import POOL
 from issued_certificates import certify, tls_of
 from laboratory.callers import at_the_door, receiver_of
 from laboratory.scale import report, scaled
@@ -113,6 +114,12 @@ class Traffic:
             self.failures.append(error)
         self.failures.append(EOFError("the audit's stream ended"))
 
+    async def exchanged(self, times: int) -> None:
+        """Return once each receiver has exchanged its stream so often."""
+        await eventually(
+            lambda: [one.status.renewals for one in self.attachers], lambda found: bool(min(found) >= times)
+        )
+
     async def goes_on(self) -> None:
         """Return once everybody has heard or said something more."""
         beats = [one.conversation.counts.heartbeats for one in self.attachers]
@@ -161,10 +168,7 @@ async def test_f29_certificates_and_their_authority_are_exchanged_live_with_0_dr
             await traffic.goes_on()
             for number, step in enumerate((authority.trust_both, authority.renew, authority.trust_new), 1):
                 step()
-                await eventually(
-                    lambda: [one.status.renewals for one in traffic.attachers],
-                    lambda found, least=number: min(found) >= least,
-                )
+                await traffic.exchanged(number)
                 await traffic.goes_on()
             old = Connection(
                 addresses=(controller.addresses.grpc,), tls=TlsConfig(folder=tmp_path / "as-they-were" / "operator-o1")
@@ -211,7 +215,7 @@ async def test_f29_the_authority_is_down_1_h_and_certificates_expire_with_0_drop
             for role, name in PEOPLE:
                 certify(certificates, role, name)
             assert 1 == len((await newcomer.status()).pools)
-        await eventually(lambda: [one.status.renewals for one in traffic.attachers], lambda found: min(found) >= 1)
+        await traffic.exchanged(1)
         await traffic.goes_on()
 
     assert [] == traffic.failures

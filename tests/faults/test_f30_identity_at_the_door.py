@@ -7,6 +7,7 @@ fewer, for each is a call or a frame of its own; the engine ids in frames are 10
 import asyncio
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -21,7 +22,8 @@ from flyball_service.channels import channel
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
 from harness.controller_calls import metric, pin, status
-from harness.living_controller import POOL, engine, eventually, frame
+from harness.living_controller import engine, eventually, frame
+from harness.scripted_engine import POOL
 from issued_certificates import certify
 from laboratory.callers import at_the_door, receiver_of
 from laboratory.fleet import Fleet
@@ -42,13 +44,15 @@ class Liar:
     def __init__(self, address: str, certificates: Path) -> None:
         self._engine = channel(address, Tls(TlsConfig(folder=certificates), role="engine", name="liar"))
         self._agent = channel(address, Tls(TlsConfig(folder=certificates), role="agent", name="liar"))
-        self._append = rpc.AppendServiceStub(self._agent).Append
+        # The stubs' types are the blocking ones; on an aio channel they give aio calls.
+        self._append = cast("Any", rpc.AppendServiceStub(self._agent).Append)
+        self._attach = cast("Any", rpc.AttachServiceStub(self._engine).Attach)
         self.refused = 0
 
     async def attach(self, number: int) -> grpc.StatusCode:
         """Attach as an engine of another name; what that came to."""
         said: Attach = engine(f"ghost-{number}").attach()
-        call = rpc.AttachServiceStub(self._engine).Attach()
+        call = self._attach()
         try:
             await call.write(receiver_message(said))
             answer = await call.read()

@@ -114,9 +114,9 @@ def never_eases(_receiver: Receiver, **_clocks: float) -> Phase:
     return Phase.HOLDING
 
 
-def unbounded(*_declared: object) -> tuple[float, float]:
-    """A guard without bounds."""
-    return float("-inf"), float("inf")
+def moves_at_once(_spec: object, wanted: float, *_rest: object, **_more: object) -> tuple[float, str, str]:
+    """A guard that lets every number through as it is wanted."""
+    return wanted, "accepted", "within all rails"
 
 
 def reads_past_claims(owner: Owner, owned: Any, item: Any) -> Any:
@@ -128,15 +128,7 @@ def reads_past_claims(owner: Owner, owned: Any, item: Any) -> Any:
     return _STEP(owner, owned, item)
 
 
-def renews_at_anything(receiver: Receiver, heartbeat: Any, **clocks: float) -> bool:
-    """A receiver whose lease is renewed by old heartbeats too."""
-    receiver.held = type(receiver.held)(**{name: getattr(receiver.held, name) for name in receiver.held.__slots__})
-    object.__setattr__(receiver.held, "renewed", None)
-    return _RENEW(receiver, heartbeat, **clocks)
-
-
 _STEP = Owner._step  # noqa: SLF001 - a sabotage wraps what it breaks
-_RENEW = Receiver.renew
 
 SABOTAGES: list[tuple[object, str, Callable[..., Any], Promise]] = [
     (Version, "against", never_stale, Promise.ORDER),
@@ -144,7 +136,7 @@ SABOTAGES: list[tuple[object, str, Callable[..., Any], Promise]] = [
     (Spool, "_recover", finds_nothing, Promise.ACCOUNTS),
     (easing, "slewed", jumps, Promise.EASING),
     (Receiver, "poll", never_eases, Promise.EASING),
-    (guard, "bounds_of", unbounded, Promise.MOTION),
+    (guard, "_bounded", moves_at_once, Promise.MOTION),
     (Owner, "_step", reads_past_claims, Promise.REPLAY),
 ]
 

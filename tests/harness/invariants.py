@@ -16,10 +16,10 @@ from flyball_core.frames import Frame
 from flyball_core.ids import LogId
 from flyball_core.inputs import Ack, AckStatus, Attach, Claim, Input, Intent, PolicyText, TargetKind, Tick
 from flyball_core.knobs import KnobKind, KnobSpec, Value
-from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord
+from flyball_core.outputs import DecisionRecord, Directive, Output, RecordKind, RoutingTable, TickRecord, Verdict
 from flyball_log import scan
 from flyball_log.interface import Log, Topic
-from flyball_policies.document import PolicyDocument
+from flyball_policies.document import GuardRule, PolicyDocument
 from flyball_policies.reading import read_document
 from flyball_proto.codec import decode_audit, decode_directive, decode_input
 from harness.scripted_pool import Applied, EventLog
@@ -233,7 +233,9 @@ def _left(inputs: Sequence[Input]) -> set[str]:
 class _Told:
     """What bounds held when something was told, as far as inputs before it say."""
 
-    document: PolicyDocument = field(default_factory=PolicyDocument)
+    whole: bool
+    """Whether the inputs are there from the first one on; else what began before them is not known."""
+    documents: dict[str, PolicyDocument] = field(default_factory=dict)
     specs: dict[tuple[str, str], KnobSpec] = field(default_factory=dict)
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     """Last value told or reported, per engine and knob."""
@@ -244,7 +246,7 @@ class _Told:
         if isinstance(body, (PolicyText, Intent)):
             text = body.text if isinstance(body, PolicyText) else body.policy_text
             try:
-                self.document = read_document(text) if text else PolicyDocument()
+                self.documents[body.pool] = read_document(text) if text else PolicyDocument()
             except InvalidDocument:
                 return
         elif isinstance(body, Attach) and body.kind is TargetKind.ENGINE and body.attached:
@@ -259,45 +261,58 @@ class _Told:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.values[engine, name] = float(value)
 
-    def bounds(self, spec: KnobSpec) -> tuple[float, float]:
+    def document(self, pool: str) -> PolicyDocument | None:
+        """The pool's document; None if it may be one that is not kept."""
+        return self.documents.get(pool) or (PolicyDocument() if self.whole else None)
+
+    def bounds(self, spec: KnobSpec, document: PolicyDocument) -> tuple[float, float]:
         """What engine and operator both allow; the engine's bound wins where they do not meet."""
         low = -math.inf if spec.minimum is None else spec.minimum
         high = math.inf if spec.maximum is None else spec.maximum
-        rule = self.document.knobs.get(spec.name)
+        rule = document.knobs.get(spec.name)
         lower = low if rule is None or rule.minimum is None else min(max(rule.minimum, low), high)
         upper = high if rule is None or rule.maximum is None else min(max(rule.maximum, lower), high)
         return lower, upper
 
 
+def _told(inputs: Sequence[Input]) -> _Told:
+    return _Told(whole=not inputs or inputs[0].offset <= 0)
+
+
 def check_bounds(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
     """What was told, held to the bounds that the inputs before it declare."""
-    told = _Told()
+    told = _told(inputs)
     at = 0
     messages = [output for output in outputs if isinstance(output, (Directive, RoutingTable))]
     for message in sorted(messages, key=lambda output: output.version.revision):
         while at < len(inputs) and inputs[at].offset < message.version.revision:
             told.take(inputs[at])
             at += 1
+        document = told.document(message.pool)
+        if document is None:
+            continue
         if isinstance(message, Directive):
-            _check_directive(message, told, found)
-        else:
-            for route in message.routes:
-                if not (math.isfinite(route.weight) and 0 <= route.weight <= told.document.weights.maximum):
-                    found.motion.append(f"{message.version}: weight {route.weight} of {route.engine}")
-                if route.in_flight_cap < 0:
-                    found.motion.append(f"{message.version}: in-flight cap {route.in_flight_cap} of {route.engine}")
+            _check_directive(message, told, document, found)
+            continue
+        for route in message.routes:
+            if not (math.isfinite(route.weight) and 0 <= route.weight <= document.weights.maximum):
+                found.motion.append(f"{message.version}: weight {route.weight} of {route.engine}")
+            if route.in_flight_cap < 0:
+                found.motion.append(f"{message.version}: in-flight cap {route.in_flight_cap} of {route.engine}")
 
 
-def _check_directive(message: Directive, told: _Told, found: Findings) -> None:
+def _check_directive(message: Directive, told: _Told, document: PolicyDocument, found: Findings) -> None:
     for name, value in message.values.items():
         spec = told.specs.get((message.engine, name))
+        if spec is None and not told.whole:
+            continue
         if spec is None or (refusal := spec.refuse(value)) is not None:
             why = refusal if spec is not None else f"it has no knob {name}"
             found.motion.append(f"{message.version}: {message.engine} was told {name}={value}: {why}")
             continue
         if spec.kind not in (KnobKind.INTEGER, KnobKind.REAL) or isinstance(value, (bool, str)):
             continue
-        low, high = told.bounds(spec)
+        low, high = told.bounds(spec, document)
         before = told.values.get((message.engine, name))
         # One that stood outside already may be on its way in, never on its way out.
         outside = max(low - value, value - high)
@@ -308,13 +323,19 @@ def _check_directive(message: Directive, told: _Told, found: Findings) -> None:
         told.values[message.engine, name] = float(value)
 
 
+@dataclass(slots=True)
+class _Moved:
+    """When which knob of which target of which pool was changed, and raised, last."""
+
+    changed_s: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    raised_s: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+
 def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Findings) -> None:
     """Slew and dwell of what was accepted, from the decision records in the order of their versions."""
-    told = _Told()
+    told, moved = _told(inputs), _Moved()
     records = [output for output in outputs if isinstance(output, DecisionRecord)]
     intervals = _intervals(inputs, records[0].version.log_id if records else LogId(""))
-    changed_s: dict[tuple[str, str], float] = {}
-    raised_s: dict[tuple[str, str], float] = {}
     at = 0
     for record in records:
         if record.kind is not RecordKind.DECISION or record.mode != "control":
@@ -322,29 +343,37 @@ def check_motion(inputs: Sequence[Input], outputs: Sequence[Output], found: Find
         while at < len(inputs) and inputs[at].offset < record.version.revision:
             told.take(inputs[at])
             at += 1
+        document = told.document(record.pool)
+        asked = intervals.get(record.version.revision, 0.0 if told.whole else None)
+        if document is None or asked is None:
+            continue
         for verdict in record.verdicts:
-            before, value = verdict.before, verdict.allowed
-            where = (verdict.proposal.target, verdict.proposal.knob)
-            if value is None:
-                continue
-            guard = told.document.guard
-            if not isinstance(before, (bool, str)) and before is not None and not isinstance(value, (bool, str)):
-                asked = intervals.get(record.version.revision, 0.0)
-                dt = min(asked, 1.0) if asked >= 0.0 else 0.0  # NaN is no time either
-                since = record.time_s - changed_s.get(where, -math.inf)
-                least, most = sorted((before * guard.slew_down**dt, before * guard.slew_up**dt))
-                if isinstance(value, int) and since >= 1.0 - _EPSILON:
-                    least, most = min(least, before - 1), max(most, before + 1)
-                if not least - 1 < value <= most + _EPSILON:
-                    found.motion.append(f"{record.decision}: {where} moved {before} -> {value} in {dt:g} s")
-            raising = isinstance(value, (bool, str)) or before is None or isinstance(before, str) or value > before
-            changed_s[where] = record.time_s
-            if raising:
-                dwell = guard.restart_dwell_s if isinstance(value, str) else guard.raise_dwell_s
-                since = record.time_s - raised_s.get(where, -math.inf)
-                if since < dwell - _EPSILON and not verdict.proposal.policy.startswith("override:"):
-                    found.motion.append(f"{record.decision}: {where} raised again after {since:g} s")
-                raised_s[where] = record.time_s
+            if verdict.allowed is not None:
+                _check_move(record, verdict, document.guard, asked, moved, found)
+
+
+def _check_move(
+    record: DecisionRecord, verdict: Verdict, guard: GuardRule, asked: float, moved: _Moved, found: Findings
+) -> None:
+    before, value = verdict.before, verdict.allowed
+    named = (verdict.proposal.target, verdict.proposal.knob)
+    where = (record.pool, *named)
+    if not isinstance(before, (bool, str)) and before is not None and not isinstance(value, (bool, str)):
+        dt = min(asked, 1.0) if asked >= 0.0 else 0.0  # NaN is no time either
+        since = record.time_s - moved.changed_s.get(where, -math.inf)
+        least, most = sorted((before * guard.slew_down**dt, before * guard.slew_up**dt))
+        if isinstance(value, int) and since >= 1.0 - _EPSILON:
+            least, most = min(least, before - 1), max(most, before + 1)
+        if value is not None and not least - 1 < value <= most + _EPSILON:
+            found.motion.append(f"{record.decision}: {named} moved {before} -> {value} in {dt:g} s")
+    numbers = isinstance(before, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    moved.changed_s[where] = record.time_s
+    if not numbers or value > before:
+        dwell = guard.restart_dwell_s if isinstance(value, str) else guard.raise_dwell_s
+        since = record.time_s - moved.raised_s.get(where, -math.inf)
+        if since < dwell - _EPSILON and not verdict.proposal.policy.startswith("override:"):
+            found.motion.append(f"{record.decision}: {named} raised again after {since:g} s")
+        moved.raised_s[where] = record.time_s
 
 
 def _intervals(inputs: Sequence[Input], log_id: LogId) -> dict[int, float]:

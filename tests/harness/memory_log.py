@@ -5,7 +5,7 @@ It keeps no time and loses nothing; what goes wrong with a log is `laboratory.si
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flyball_core.errors import LogUnavailable, OffsetGone, Rejected
@@ -75,6 +75,11 @@ class MemoryShelf:
         stay = [record for record in kept.records if record.offset == last[record.key]]
         gone, kept.records = len(kept.records) - len(stay), stay
         return gone
+
+    def rewrite(self, topic: Topic, partition: int, change: Callable[[Record], Record | None]) -> None:
+        """Have each record be what `change` makes of it, or gone: what no log does, and a checker has to notice."""
+        kept = self._kept[topic, partition]
+        kept.records = [changed for record in kept.records if (changed := change(record)) is not None]
 
     def retire(self, topic: Topic, partition: int, begin: int) -> None:
         """Have everything before this offset pass out of retention."""

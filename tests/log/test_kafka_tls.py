@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from flyball_core.errors import Fatal, FlyballError, LogUnavailable
+from flyball_log import join
 from flyball_log.interface import Entry, Log, Topic
 from flyball_log.kafka import KafkaLog, KafkaSettings, check_topics, create_topics
 from flyball_log.kafka.clients import connection
@@ -124,7 +125,7 @@ async def test_a_controller_reads_and_writes_all_topics_and_joins_the_group(topi
         for topic in Topic:
             [offset] = await log.append(topic, 0, RECORD)
             assert b"record" == (await log.read(topic, 0, offset, wait_s=5.0))[0].value
-        membership = await log.join()
+        membership = await join(log)
         try:
             async with asyncio.timeout(30.0):
                 while not membership.joined:

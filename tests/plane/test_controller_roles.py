@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from flyball_controller.serving import doorkeeper
 from flyball_proto.v1 import services_pb2 as pb, services_pb2_grpc as rpc
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
@@ -119,6 +120,20 @@ async def test_viewers_look_and_do_not_touch(guarded: Running, credentials: Cred
             grpc.StatusCode.PERMISSION_DENIED
             is (await code_of(reader.Decisions(pb.DecisionsRequest(pool="chat")).read()))[0]
         )
+
+
+async def test_an_rpc_without_a_row_is_refused_to_everybody(
+    guarded: Running, credentials: Credentials, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that somebody adds and forgets to say whose it is cannot be called, on plaintext no more than over TLS."""
+    rows = {path: roles for path, roles in doorkeeper.ROLES.items() if not path.endswith("/Status")}
+    monkeypatch.setattr(doorkeeper, "ROLES", rows)
+    refused = (await code_of(status(guarded.addresses.grpc, tls=credentials("operator", "grace"))))[0]
+    (tmp_path / "plain").mkdir()
+    async with running(config_for(tmp_path / "plain")) as plain:
+        refused_plainly = (await code_of(status(plain.addresses.grpc)))[0]
+
+    assert grpc.StatusCode.PERMISSION_DENIED is refused is refused_plainly
 
 
 async def test_plaintext_does_not_get_in(guarded: Running) -> None:

@@ -165,7 +165,7 @@ class WatchedAppender:
 
     def __init__(self, inner: Appender, health: Health) -> None:
         self.outcomes: Counter[str] = Counter()
-        """Appends by outcome: "done", "failed" and "shed" (tried again), "refused" (we are), "rejected" (a frame is)."""
+        """Appends by outcome: "done", "failed", "shed" (both tried again), "refused" (we are), "rejected" (a frame)."""
         self._inner = inner
         self._health = health
         self._said = ""

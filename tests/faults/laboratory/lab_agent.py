@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,28 +89,34 @@ class BeatWatch:
 
     def __init__(self, recorder: Recorder, agent: str, period_s: float) -> None:
         self._recorder, self._agent, self._period_s = recorder, agent, period_s
-        self._last: tuple[float, float] | None = None
+        self._last_s: float | None = None
+        self._waited_s: dict[str, float] = {}
         self._worst_s = 0.0
 
     def __call__(self, now_s: float) -> None:
         """A beat begins."""
         waited_s = _waited_for_a_core_s()
-        last, self._last = self._last, (now_s, waited_s)
-        if last is None:
+        others_s = sum(one - self._waited_s.get(thread, 0.0) for thread, one in waited_s.items())
+        last_s, self._last_s, self._waited_s = self._last_s, now_s, waited_s
+        if last_s is None:
             return
-        late_s = now_s - last[0] - self._period_s - (waited_s - last[1])
+        late_s = now_s - last_s - self._period_s - others_s
         if late_s > self._worst_s:
             self._worst_s = late_s
             line = Happened(at_s=time.time(), event=LATE_BEAT, target=self._agent, detail=f"{late_s:.4f}")
             self._recorder.write(line)
 
 
-def _waited_for_a_core_s() -> float:
-    """How long this thread could have run and no core was free: the machine's load, not the agent's doing."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+def _waited_for_a_core_s() -> dict[str, float]:
+    """By thread, how long it could have run and no core was free: the machine's load, not the agent's doing.
+
+    All threads count, for one that waits for a core may hold what the others need to go on.
+    """
+    waited_s: dict[str, float] = {}
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError, ValueError, IndexError):  # it has ended, or the kernel does not tell
+            waited_s[thread] = int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+    return waited_s
 
 
 def slow_disk(piece_bytes: int, pause_s: float) -> AbstractContextManager[object]:

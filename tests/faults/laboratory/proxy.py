@@ -67,13 +67,14 @@ class Weather:
 class Connection(Weather):
     """One connection through the proxy; what befalls it comes on top of what befalls all."""
 
-    def __init__(self, everywhere: Weather, caller: asyncio.StreamWriter) -> None:
+    def __init__(self, everywhere: Weather, caller: socket.socket) -> None:
         super().__init__()
         self.up_bytes = 0
         """From caller to callee, so far."""
         self.down_bytes = 0
         self._everywhere = everywhere
-        self._writers = [caller]
+        self._caller = caller
+        self._writers: list[asyncio.StreamWriter] = []
 
     def reset(self) -> None:
         """End it so that both ends are told at once."""
@@ -82,16 +83,20 @@ class Connection(Weather):
             with contextlib.suppress(OSError):  # it has ended already
                 held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             writer.transport.abort()
+        if not self._writers:
+            self._caller.close()
 
-    async def run(self, caller: asyncio.StreamReader, address: str) -> None:
+    async def run(self, address: str) -> None:
         """Carry bytes until both directions have ended, or either end is gone."""
         host, port = split_address(address)
+        saying, to_caller = await asyncio.open_connection(sock=self._caller)
+        self._writers.append(to_caller)
         await self._passable()
-        reader, writer = await asyncio.open_connection(host, port)
-        self._writers.append(writer)
+        answering, to_callee = await asyncio.open_connection(host, port)
+        self._writers.append(to_callee)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._carry(caller, writer, up=True))
-            tasks.create_task(self._carry(reader, self._writers[0], up=False))
+            tasks.create_task(self._carry(saying, to_callee, up=True))
+            tasks.create_task(self._carry(answering, to_caller, up=False))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         waiting: asyncio.Queue[_Chunk] = asyncio.Queue(MOST_CHUNKS)
@@ -130,7 +135,7 @@ class Proxy(Weather):
         self.accepted = 0
         """Connections that came, ever."""
         self._port = 0
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -149,7 +154,7 @@ class Proxy(Weather):
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        await self._listen()
+        self._listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -158,10 +163,10 @@ class Proxy(Weather):
 
     async def refuse(self) -> None:
         """End all connections so that both ends are told, and take no new ones until `accept`."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._accepting = None
         self.reset()
         tasks = list(self._tasks)
         for task in tasks:
@@ -172,26 +177,30 @@ class Proxy(Weather):
 
     async def accept(self) -> None:
         """Take connections again, at the same address."""
-        if self._server is None:
-            await self._listen()
+        if self._accepting is None:
+            self._listen()
 
     def reset(self) -> None:
         """End all connections so that both ends are told; new ones are taken."""
         for connection in list(self.connections):
             connection.reset()
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._came, "127.0.0.1", self._port, backlog=4_096)
-        self._port = int(self._server.sockets[0].getsockname()[1])
+    def _listen(self) -> None:
+        door = socket.create_server(("127.0.0.1", self._port), backlog=4_096)
+        door.setblocking(False)  # noqa: FBT003 - the standard library's own
+        self._port = int(door.getsockname()[1])
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(door))
 
-    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self, writer)
-        if self._server is None:  # it had come just before no more were taken
-            connection.reset()
-            return
+    async def _accept(self, door: socket.socket) -> None:
+        with door:
+            while True:
+                caller, _ = await asyncio.get_running_loop().sock_accept(door)
+                self._came(Connection(self, caller))
+
+    def _came(self, connection: Connection) -> None:
         self.connections.append(connection)
         self.accepted += 1
-        task = asyncio.get_running_loop().create_task(_carried(connection, reader, self.callee))
+        task = asyncio.get_running_loop().create_task(_carried(connection, self.callee))
         self._tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -202,9 +211,9 @@ class Proxy(Weather):
         task.add_done_callback(ended)
 
 
-async def _carried(connection: Connection, reader: asyncio.StreamReader, callee: str) -> None:
+async def _carried(connection: Connection, callee: str) -> None:
     try:
-        await connection.run(reader, callee)
+        await connection.run(callee)
     except* OSError:  # an end is gone; the other is told
         pass
 
