@@ -220,23 +220,30 @@ def replay(target: Target, files: Sequence[Path]) -> int:
 
 
 def keep(name: str, target: Target) -> None:
-    """Choose of the corpus and the finds the few examples that together reach the most lines of the product."""
+    """Choose of the corpus and the finds the few examples that together reach the most lines of the product.
+
+    An example with a name of its own was put there by somebody, and stays; numbered ones are chosen anew.
+    """
     corpus = ROOT / "tests" / "fuzz" / "corpus" / name
-    files = sorted([*corpus.glob("*"), *(FOUND / name / "found").glob("*")], key=lambda file: file.stat().st_size)
+    corpus.mkdir(parents=True, exist_ok=True)
+    named = [file for file in corpus.iterdir() if not file.name.isdecimal()]
+    numbered = [file for file in corpus.iterdir() if file.name.isdecimal()]
+    files = sorted([*numbered, *(FOUND / name / "found").glob("*")], key=lambda file: file.stat().st_size)
     reached = {data: lines_of(target, data) for file in files if len(data := file.read_bytes()) <= MOST_KEPT_BYTES}
     chosen: list[bytes] = []
-    seen: set[tuple[str, int]] = set()
-    while len(chosen) < MOST_KEPT:
+    seen = {line for file in named for line in lines_of(target, file.read_bytes())}
+    while len(chosen) < MOST_KEPT - len(named):
         best = max(reached, key=lambda data: (len(reached[data] - seen), -len(data)), default=b"")
         if not reached or not reached[best] - seen:
             break
         chosen.append(best)
         seen |= reached.pop(best)
-    shutil.rmtree(corpus, ignore_errors=True)
-    corpus.mkdir(parents=True)
+    for file in numbered:
+        file.unlink()
     for number, data in enumerate(chosen):
         (corpus / f"{number:02d}").write_bytes(data)
-    print(f"{name:<20} {len(chosen):>3} of {len(files):,}, {sum(map(len, chosen)):,} bytes, {len(seen):,} lines")
+    kept = f"{len(named):>3} named, {len(chosen):>3} of {len(files):,} others, {sum(map(len, chosen)):,} bytes"
+    print(f"{name:<20} {kept}, {len(seen):,} lines")
 
 
 def lines_of(target: Target, data: bytes) -> Lines:

@@ -21,11 +21,11 @@ from laboratory.scale import full, report, scaled
 
 FULL_S = scaled(4.0, 300.0)
 """How long the disk stays full, in each way of being full."""
-PERIOD_S = 0.02
-ENGINES = 24
+PERIOD_S = 0.05
+ENGINES = 40
 """So many that a frame has some kilobytes."""
 DISK_MEGABYTES = 4.0
-ROOM_BYTES = 800_000
+ROOM_BYTES = 600_000
 """What others leave of it to the spool, at first."""
 FLAT = 0.10
 BLOCKS_S = 0.100

@@ -25,7 +25,7 @@ from laboratory.simulation.world import built
 from laboratory.verdict import Answer, Promise, Verdict
 
 SEED = 6
-GRACE_S = 3.0
+GRACE_S = 2.0
 FAULTS = (
     Fault(at_s=6.0, kind=FaultKind.CUT, target="engine-2", for_s=14.0),
     Fault(at_s=9.0, kind=FaultKind.FREEZE, target="controller-0", for_s=8.0),

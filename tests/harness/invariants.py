@@ -366,9 +366,9 @@ def _check_move(
             least, most = min(least, before - 1), max(most, before + 1)
         if value is not None and not least - 1 < value <= most + _EPSILON:
             found.motion.append(f"{record.decision}: {named} moved {before} -> {value} in {dt:g} s")
-    numbers = isinstance(before, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
     moved.changed_s[where] = record.time_s
-    if not numbers or value > before:
+    lowered = isinstance(before, (int, float)) and isinstance(value, (int, float)) and value <= before
+    if not lowered or isinstance(value, bool):
         dwell = guard.restart_dwell_s if isinstance(value, str) else guard.raise_dwell_s
         since = record.time_s - moved.raised_s.get(where, -math.inf)
         if since < dwell - _EPSILON and not verdict.proposal.policy.startswith("override:"):

@@ -113,9 +113,9 @@ def _waited_for_a_core_s() -> dict[str, float]:
     All threads count, for one that waits for a core may hold what the others need to go on.
     """
     waited_s: dict[str, float] = {}
-    for thread in os.listdir("/proc/self/task"):
+    for thread in Path("/proc/self/task").iterdir():
         with suppress(OSError, ValueError, IndexError):  # it has ended, or the kernel does not tell
-            waited_s[thread] = int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+            waited_s[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
     return waited_s
 
 
