@@ -115,7 +115,8 @@ def test_records_of_an_unknown_shape_are_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "held-1.json"
     fields = json.loads(path.read_bytes().split(b"\n")[1])
     shapes: list[object] = [{**fields, "format": 2}, {}, [], 7, {**fields, "version": [1]}, {**fields, "refused": 3}]
-    shapes += [{k: v for k, v in fields.items() if k != name} for name in fields]
+    needed = fields.keys() - {"hold_s"}  # which 0.1 did not keep
+    shapes += [{k: v for k, v in fields.items() if k != name} for name in sorted(needed)]
     for shape in shapes:
         body = json.dumps(shape).encode()
         path.write_bytes(b"%08x\n%s\n" % (zlib.crc32(body), body))

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from flyball_controller.machine.state import Holding
 from flyball_core.errors import Retryable
 from flyball_core.ids import LogId
 from flyball_core.inputs import Body, Mode, Order, OverrideClear, OverrideSet, PolicyText
@@ -45,6 +46,8 @@ REST_S = 2.0
 """How long before the end agents sample no more."""
 EVERY_S = 3.0
 """One fault on average each so many seconds."""
+ON_ITS_WAY_S = 3.0
+"""What was told so shortly before the end need not have arrived."""
 RIVALRY = 0.2
 """In how many worlds both controllers are told for a while that the partition is theirs."""
 NODES = {"agent-0": ("engine-0", "engine-1"), "agent-1": ("engine-2",)}
@@ -189,7 +192,7 @@ class World:
         held = [owned for one in self.controllers.values() if (owned := one.owned) is not None]
         owned = max(held, key=lambda one: one.epoch, default=None)
         pool = owned.state.pools[POOL] if owned is not None else None
-        if pool is None:
+        if owned is None or pool is None:
             yield "nobody owns the partition at the end"
             return
         for name, receiver in self.fleet.receivers.items():
@@ -199,7 +202,7 @@ class World:
             elif known is None or not known.attached or known.incarnation != receiver.incarnation:
                 said = "nothing of it" if known is None else f"{known.incarnation}, attached: {known.attached}"
                 yield f"{name} is attached as {receiver.incarnation} at the end, and the owner knows {said}"
-            elif known.holding.version is not None and receiver.held != known.holding.version:
+            elif receiver.held != known.holding.version and _is_old(known.holding, owned.state.time_s):
                 yield f"{name} holds {receiver.held} at the end, and was told {known.holding.version}"
         for name, agent in self.agents.items():
             if agent.waiting:
@@ -333,6 +336,11 @@ class World:
             part.clock_s = 0.0
         elif fault.kind is FaultKind.DELAY and not isinstance(part, Controller):
             part.way.delay_s = 0.0
+
+
+def _is_old(holding: Holding, now_s: float) -> bool:
+    """Whether what was told last is no longer on its way."""
+    return holding.version is not None and not holding.nack and now_s - holding.published_s > ON_ITS_WAY_S
 
 
 def _quick_folder() -> str | None:
