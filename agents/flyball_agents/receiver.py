@@ -56,6 +56,8 @@ class Receiver:
         self.target, self._surface, self._store, self._limits = target, surface, store, limits
         self.held: Held = store.load()
         self.trouble: str = store.trouble
+        if self.trouble and self.held != Held():  # two whole records again, so that more damage does not leave none
+            self._quietly(lambda: store.save(self.held))
         self._easing = Easing(limits)
         # A string seeds alike on every machine, and neighbours that share a seed still ease apart.
         rng = random.Random(f"{seed} {target.pool} {target.name}")

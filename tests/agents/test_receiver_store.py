@@ -108,6 +108,20 @@ def test_after_damage_the_fence_still_stands(tmp_path: Path) -> None:
             assert bench.offer(7, cap=60).status is AckStatus.APPLIED
 
 
+def test_damage_to_one_slot_after_the_other_still_leaves_the_fence(tmp_path: Path) -> None:
+    """At each start what is whole is written again: slots damaged one by one lose nothing."""
+    for first, second in ((0, 1), (1, 0)):
+        bench = Bench(tmp_path / f"{first}")
+        bench.offer(4, cap=40)
+        for slot in (first, second, first):
+            (bench.store.folder / f"held-{slot}.json").write_bytes(b"damaged")
+            bench.again(cold=True)
+
+        assert bench.offer(4, cap=60).status is not AckStatus.APPLIED or bench.engine.values["cap"] == 40
+        assert bench.engine.values["cap"] != 60
+        assert bench.offer(5, cap=60).status is AckStatus.APPLIED
+
+
 def test_records_of_an_unknown_shape_are_set_aside(tmp_path: Path) -> None:
     """A record of another format, or without a field, is no record, even if its checksum holds."""
     store = ReceiverStore(tmp_path)

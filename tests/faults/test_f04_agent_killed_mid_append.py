@@ -141,6 +141,8 @@ async def killed_group(killing: Killing, names: Sequence[str], controller: Actor
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
     record = read_record(killing.fleet.record)
+    # Those of an earlier group were asked to end since: what they had in hand then waits in their spools.
+    record.sampled = [line for line in record.sampled if line.agent in names]
     await arrived_in_full(arrived, record)
     for name in names:
         assert killing.fleet.actors.all[name].running

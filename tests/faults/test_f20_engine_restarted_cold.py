@@ -20,7 +20,7 @@ from laboratory.processes import Actor, Actors, until
 from laboratory.scale import full, report, scaled
 from laboratory.watching import flyball
 
-HOLD_S = scaled(14.0, 60.0)
+HOLD_S = scaled(14.0, 120.0)
 STARTS = scaled(2, 10)
 PINNED = 8
 """The engine's cap as pinned; its safe one is 256."""

@@ -135,7 +135,7 @@ class Proxy(Weather):
         self.accepted = 0
         """Connections that came, ever."""
         self._port = 0
-        self._accepting: asyncio.Task[None] | None = None
+        self._door: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -163,10 +163,10 @@ class Proxy(Weather):
 
     async def refuse(self) -> None:
         """End all connections so that both ends are told, and take no new ones until `accept`."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._accepting = None
+        if self._door is not None:
+            asyncio.get_running_loop().remove_reader(self._door)
+            self._door.close()
+            self._door = None
         self.reset()
         tasks = list(self._tasks)
         for task in tasks:
@@ -177,7 +177,7 @@ class Proxy(Weather):
 
     async def accept(self) -> None:
         """Take connections again, at the same address."""
-        if self._accepting is None:
+        if self._door is None:
             self._listen()
 
     def reset(self) -> None:
@@ -189,13 +189,15 @@ class Proxy(Weather):
         door = socket.create_server(("127.0.0.1", self._port), backlog=4_096)
         door.setblocking(False)  # noqa: FBT003 - the standard library's own
         self._port = int(door.getsockname()[1])
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(door))
+        self._door = door
+        # Not the loop's own server: one that closes while callers come leaks those that it has just accepted.
+        asyncio.get_running_loop().add_reader(door, self._accept, door)
 
-    async def _accept(self, door: socket.socket) -> None:
-        with door:
-            while True:
-                caller, _ = await asyncio.get_running_loop().sock_accept(door)
-                self._came(Connection(self, caller))
+    def _accept(self, door: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # who came has left again
+            caller, _ = door.accept()
+            caller.setblocking(False)  # noqa: FBT003 - the standard library's own
+            self._came(Connection(self, caller))
 
     def _came(self, connection: Connection) -> None:
         self.connections.append(connection)
