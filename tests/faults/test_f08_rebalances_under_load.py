@@ -22,7 +22,7 @@ from laboratory.fleet import POLICY, Fleet, new_topics
 from laboratory.processes import Actors, until
 from laboratory.scale import report, scaled
 
-EVERY_S = scaled(5.0, 30.0)
+EVERY_S = scaled(4.0, 30.0)
 VISITS = scaled(2, 10)
 """Each makes the group rebalance twice: when the third controller comes, and when it goes."""
 SETTLED_S = 30.0

@@ -19,10 +19,10 @@ from laboratory.processes import Actors, until
 from laboratory.record import read_record
 from laboratory.scale import full, report, scaled
 
-DOWN_S = scaled(15.0, 600.0)
+DOWN_S = scaled(12.0, 600.0)
 CURRENT_S = 45.0
 """Everybody is current so long after the broker answers again; the longest pauses between tries are 10 s and 15 s."""
-WATCHED_S = scaled(3.0, 60.0)
+WATCHED_S = scaled(2.0, 60.0)
 """For so long after that nothing may change hands any more."""
 UP_S = 60.0
 """Longest start of a fleet on a machine that is busy; no promise."""

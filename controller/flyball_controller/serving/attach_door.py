@@ -176,7 +176,7 @@ class AttachDoor:
             raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, SILENT, said) from None
 
     async def _leave(self, stream: Stream, attaching: "asyncio.Task[None]", pusher: Pusher) -> None:
-        await asyncio.wait([attaching])
+        await asyncio.gather(attaching, return_exceptions=True)  # whoever left meanwhile cares for no failure of it
         if stream.successor is not None:  # the target is not gone: a farewell before its next attach would say so
             await stream.successor.linked.wait()
         farewell = pusher.unlink(stream, stream.attach)
