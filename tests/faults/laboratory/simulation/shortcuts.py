@@ -19,7 +19,7 @@ from flyball_policies.reading import read_document
 from flyball_proto.codec import decode_input
 from harness import invariants
 
-CHECKPOINT_TICKS = 10
+CHECKPOINT_TICKS = 15
 _MOST_KEPT = 4_096
 
 
