@@ -38,13 +38,13 @@ from laboratory.simulation.shortcuts import shortcuts
 from laboratory.simulation.stage import POOL, Stage
 from laboratory.verdict import Verdict
 
-LENGTH_S = 32.0
+LENGTH_S = 22.0
 """Of a schedule; its last fifth is without faults."""
 SETTLE_S = 7.0
 """How long a run goes on after its schedule."""
 REST_S = 2.0
 """How long before the end agents sample no more."""
-EVERY_S = 2.5
+EVERY_S = 1.7
 """One fault on average each so many seconds."""
 ON_ITS_WAY_S = 3.0
 """What was told so shortly before the end need not have arrived."""
