@@ -46,8 +46,8 @@ def dev(
 ) -> int:
     """Make an authority and certificates in FOLDER, for trying things out; later calls add to the same authority.
 
-    Roles: agent, engine, gateway, controller, viewer, operator; broker for a Kafka broker. Without any NAME=ROLE: one controller, agent,
-    gateway and viewer, two engines, and an operator of your name.
+    Roles: agent, engine, gateway, controller, viewer, operator; broker for a Kafka broker. Without any NAME=ROLE: one
+    controller, agent, gateway and viewer, two engines, and an operator of your name.
     """
     asked = [_read_wanted(one) for one in wanted] or _usual()
     if len({one.folder for one in asked}) < len(asked):

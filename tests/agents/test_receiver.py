@@ -692,7 +692,7 @@ def test_a_short_lease_is_kept_younger(bench: Bench) -> None:
 
 
 def test_what_a_heartbeat_asked_to_hold_counts_after_a_restart(bench: Bench) -> None:
-    """Last-known-good is taken up if it is younger than the policy's hold time, which the receiver's own limit exceeds."""
+    """Last-known-good is taken up if younger than the policy's hold time; the receiver's own limit is longer."""
     bench.offer(5, cap=40)
     bench.beat(6, hold_s=20.0)
     bench.after(19.0)

@@ -78,7 +78,7 @@ def test_a_name_stands_for_all_its_controllers(
 
 @pytest.mark.parametrize("role", ["agent", "engine", "operator"])
 def test_only_a_controller_passes_for_one(flyball: Flyball, script: Script, tmp_path: Path, role: str) -> None:
-    """A certificate of another role that may serve, and bears the right host name, is told nothing and gives nothing."""
+    """A certificate of another role that may serve, under the right host name, is told nothing and gives nothing."""
     impostor = certify_server(tmp_path, role, "mallory")
     alice = certify(tmp_path, "operator", "alice")
     with scripted_controller(script, Tls(TlsConfig(folder=impostor)).server_credentials()) as at:

@@ -15,9 +15,10 @@ from flyball_core.outputs import DecisionRecord, RecordKind
 from harness.invariants import read_partition
 from laboratory.schedule import Schedule, draw
 from laboratory.simulation.kernel import run_now
-from laboratory.simulation.world import CAST, LENGTH_S, Outcome, built
+from laboratory.simulation.world import CAST, Outcome, built
 
 WORLDS = 12
+LENGTH_S = 36.0
 PEACE = Schedule(seed=0, length_s=LENGTH_S, faults=())
 BOTH_UNTIL_S = 28.0
 

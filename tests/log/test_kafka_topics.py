@@ -81,7 +81,7 @@ async def test_missing_topics_are_found(settings: KafkaSettings) -> None:
 
 
 async def test_each_unsafe_setting_is_found(settings: KafkaSettings) -> None:
-    """Unclean election, a wrong clean-up, different partition counts, small and huge messages and a missing id are found."""
+    """Unclean election, wrong clean-up, different partition counts, small and huge messages, a missing id are found."""
     broker, prefix = settings.bootstrap[0], settings.prefix
     await create_topic(broker, f"{prefix}.inputs", 2, {"unclean.leader.election.enable": "true"})
     await create_topic(broker, f"{prefix}.decisions", 3, {"max.message.bytes": "10485760"})

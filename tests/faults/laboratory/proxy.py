@@ -74,6 +74,7 @@ class Connection(Weather):
         self.down_bytes = 0
         self._everywhere = everywhere
         self._caller = caller
+        self._dropped = False
         self._writers: list[asyncio.StreamWriter] = []
 
     def reset(self) -> None:
@@ -83,8 +84,12 @@ class Connection(Weather):
             with contextlib.suppress(OSError):  # it has ended already
                 held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             writer.transport.abort()
-        if not self._writers:
-            self._caller.close()
+        self._dropped = True
+
+    def close(self) -> None:
+        """The same for one that carries nothing any more, or never began to."""
+        self.reset()
+        self._caller.close()
 
     async def run(self, address: str) -> None:
         """Carry bytes until both directions have ended, or either end is gone."""
@@ -94,6 +99,9 @@ class Connection(Weather):
         await self._passable()
         answering, to_callee = await asyncio.open_connection(host, port)
         self._writers.append(to_callee)
+        if self._dropped:  # meanwhile
+            self.reset()
+            return
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._carry(saying, to_callee, up=True))
             tasks.create_task(self._carry(answering, to_caller, up=False))
@@ -208,7 +216,7 @@ class Proxy(Weather):
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             self.connections.remove(connection)
-            connection.reset()  # here, for a task that is cancelled before it begins runs nothing of its own
+            connection.close()  # here, for a task that is cancelled before it begins runs nothing of its own
 
         task.add_done_callback(ended)
 

@@ -1,8 +1,7 @@
 """What makes a run cheap without making it another: reading the same bytes twice gives the same thing.
 
 Owners, successors, replay and checker all decode the same inputs, and inputs are values that nobody changes; receivers
-describe the same knobs at every beat. It also
-has checkpoints made often enough for runs of less than a minute to have some.
+describe the same knobs at every beat. It also has checkpoints made often enough for short runs to have some.
 """
 
 from collections.abc import Iterable, Iterator

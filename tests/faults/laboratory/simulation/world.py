@@ -161,8 +161,9 @@ class World:
         self._second()
         self.operator.spawn(self._operate())
         if self._random.random() < self.rivalry:
-            both_s = self._random.uniform(5.0, 20.0)
-            self.machine.at(both_s, lambda: self._rivalry(self._random.uniform(3.0, 10.0)))
+            both_s = self._random.uniform(0.1, 0.4) * self.schedule.length_s
+            for_s = self._random.uniform(0.1, 0.3) * self.schedule.length_s
+            self.machine.at(both_s, partial(self._rivalry, for_s))
         for fault in self.schedule.faults:
             self.machine.at(fault.at_s, partial(self._begin, fault))
             self.machine.at(fault.at_s + fault.for_s, partial(self._end, fault))
