@@ -11,13 +11,16 @@ without a spool: load, and something to decide on.
 
 GET `/engines` tells of each engine (and of the gateway under its name) what `told` says, GET `/summary` how many are
 attached and what versions they hold, `/appends` when which node's frames were taken; `/ready` is 200 once all are
-attached.
+attached. POST `/break` breaks all connections to controllers, as a switch that restarts, and answers how many.
 """
 
 import argparse
 import asyncio
+import contextlib
+import os
 import random
 import signal
+import socket
 import time
 import uuid
 from collections import Counter, deque
@@ -233,12 +236,15 @@ class LabEngines:
         async def appends(_: web.Request) -> web.Response:
             return web.json_response({"appends": list(self.appends), "node_of": self._scripted.node_of})
 
+        async def break_all(_: web.Request) -> web.Response:
+            return web.json_response({"broken": broken_connections(self._arguments.controllers)})
+
         async def ready(_: web.Request) -> web.Response:
             return web.json_response(self.summary(), status=200 if self._attached() == len(self.attachers) else 503)
 
         app = web.Application()
         app.add_routes([web.get("/engines", engines), web.get("/summary", summary), web.get("/ready", ready)])
-        app.add_routes([web.get("/appends", appends)])
+        app.add_routes([web.get("/appends", appends), web.post("/break", break_all)])
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, *split_address(self._arguments.http)).start()
@@ -310,6 +316,19 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", action="store_true")
     parser.add_argument("--no-fsync", dest="fsync", action="store_false", help="kills lose nothing; power cuts would")
     return parser.parse_args(words)
+
+
+def broken_connections(addresses: Sequence[str]) -> int:
+    """Break every connection of this process to these; how many there were. Their owners find out as they would."""
+    ports = {split_address(address)[1] for address in addresses}
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # no socket, not connected, or closed meanwhile
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                if one.getpeername()[1] in ports:
+                    one.shutdown(socket.SHUT_RDWR)
+                    count += 1
+    return count
 
 
 async def _stopped(stop: asyncio.Event, until_s: float) -> bool:

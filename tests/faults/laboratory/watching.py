@@ -84,6 +84,16 @@ async def asked(http: str, path: str) -> dict[str, Any]:
         return found
 
 
+async def told(http: str, path: str) -> dict[str, Any]:
+    """What POST `path` at HOST:PORT answers."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_S)) as session,
+        session.post(f"http://{http}{path}") as answer,
+    ):
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
 async def flyball(*words: str) -> tuple[int, str]:
     """Exit code and output, of both streams, of the installed `flyball WORDS`."""
     command: Sequence[str] = (sys.executable, "-c", "from flyball_cli.main import main; main()", *words)

@@ -171,7 +171,6 @@ class _Soaking:
         else:
             os.kill(self.broker.pid, signal.SIGCONT)
 
-
     def _start_broker(self) -> None:
         """Start it again; on a machine that is short of breath a start may take longer than its script waits."""
         for _ in range(BROKER_STARTS):
