@@ -322,10 +322,12 @@ def broken_connections(addresses: Sequence[str]) -> int:
     """Break every connection of this process to these; how many there were. Their owners find out as they would."""
     ports = {split_address(address)[1] for address in addresses}
     count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # no socket, not connected, or closed meanwhile
-            with socket.socket(fileno=os.dup(int(name))) as one:
-                if one.getpeername()[1] in ports:
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+            if not str(fd.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(fd.name))) as one:
+                if one.family != socket.AF_UNIX and one.getpeername()[1] in ports:
                     one.shutdown(socket.SHUT_RDWR)
                     count += 1
     return count
