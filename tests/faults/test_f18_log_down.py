@@ -1,22 +1,24 @@
 """Fault 18: the log is gone for ten minutes, under two controllers, their engines and an agent."""
 
 import asyncio
-import itertools
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from flyball_core.knobs import Value
 from flyball_core.outputs import TickRecord
 from flyball_log import open_log
 from harness.invariants import Recorded, read_partition
 from kafka_broker import KafkaBroker, own_broker as own_broker
 from laboratory.fleet import POLICY, Fleet, new_topics
 from laboratory.processes import Actors, until
-from laboratory.record import read_record
+from laboratory.record import Applied, read_record
 from laboratory.scale import full, report, scaled
 
 DOWN_S = scaled(12.0, 600.0)
@@ -82,6 +84,16 @@ async def recorded(where: str) -> list[Recorded]:
         await log.close()
 
 
+def told_again(applied: Sequence[Applied], since_s: float) -> Counter[str]:
+    """How often engines applied anew just what they held, from a moment on: what policies move is no flapping."""
+    held: dict[str, Mapping[str, Value]] = {}
+    again: Counter[str] = Counter()
+    for line in applied:
+        again[line.target] += line.at_s > since_s and line.values == held.get(line.target)
+        held[line.target] = line.values
+    return again
+
+
 def ticks_between(found: Recorded, began_s: float, ended_s: float) -> int:
     """How many ticks say that they were made then."""
     walls = {one.version.revision: one.wall_s for one in found.audit if isinstance(one, TickRecord)}
@@ -117,15 +129,14 @@ async def test_f18_the_log_is_down_10_min_nothing_is_decided_engines_hold_and_at
         after = await fleet.claims()
         record = read_record(fleet.record)
         held = [line for line in (*record.applied, *record.leases) if down_s + 1.0 < line.at_s < begun_s]
-        settled = [line for line in record.applied if line.at_s > begun_s]
+        again = told_again(record.applied, begun_s)
         await ordered(fleet, 60)
         assert [0] * 5 == [actor.stop() for actor in actors.all.values()]
         verdict, found = await fleet.judged(), await recorded(where)
     assert [] == verdict.broken, str(verdict)
     assert [] == held, "engines were moved while nobody could decide"
     assert all(len(after[partition]) <= len(before[partition]) + 1 for partition in before), f"{before}, then {after}"
-    most = max(sum(line.target == engine for line in settled) for engine in itertools.chain(*ENGINES.values()))
-    assert most <= 1, "an engine was told more than once what it holds already"
+    assert all(number <= 1 for number in again.values()), f"told more than once what they hold already: {again}"
     assert all(ticks_between(one, down_s + 1.0, begun_s) <= 1 for one in found), "more than what was under way"
     report(
         f"f18 {how}",
