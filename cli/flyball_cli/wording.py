@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 from flyball_core.knobs import Value
 
-_SHARES = ("kv_used_max", "kv_used_mean", "hbm_ratio", "hbm_worst", "prefill_share")
+_SHARES = ("kv_used_max", "kv_used_mean", "hbm_ratio", "hbm_worst", "prefill_share", "finished_share")
 _COUNTS = {
     "running": "requests",
     "waiting": "requests",
@@ -36,6 +36,7 @@ _NAMES = {
     "hbm_ratio": "HBM bandwidth",
     "hbm_worst": "busiest HBM",
     "prefill_share": "prefill share",
+    "finished_share": "engines heard of",
     "context_tokens": "context per request",
     "gen_tokens_per_s": "generated",
     "prompt_tokens_per_s": "prompts",
