@@ -28,7 +28,7 @@ from flyball_core.knobs import BATCH_CAP, VARIANT, Value
 from flyball_proto.v1 import services_pb2
 from flyball_service.tls import Tls
 from harness.scripted_engine import POOL
-from laboratory.lab_engines import LabGateway
+from laboratory.receiving import Table
 
 CALL_S = 10.0
 """Longest wait for an answer, whatever it is."""
@@ -85,7 +85,7 @@ def receiver_of(folder: Path, name: str, kind: TargetKind = TargetKind.ENGINE) -
     values: dict[str, Value] = {BATCH_CAP: 16, VARIANT: "graphs"}
     surface: Surface = SettingsSurface(ScriptedControls(values))
     if kind is TargetKind.GATEWAY:
-        surface = TableSurface(LabGateway({}, {}), TableDefaults())
+        surface = TableSurface(Table({}, {}), TableDefaults())
     store = ReceiverStore(folder, durable=False)
     return Receiver(target, surface, store, ReceiverLimits(), seed=1, now_s=time.monotonic(), wall_s=time.time())
 

@@ -24,8 +24,8 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,10 +36,9 @@ from flyball_agents.attach_stream import grpc_streams
 from flyball_agents.attaching import Attacher, AttachLimits, AttachState, Surroundings
 from flyball_agents.easing import ReceiverLimits
 from flyball_agents.engine_adapter import SettingsSurface
-from flyball_agents.gateway_adapter import GatewayReading, LanePlace, TableDefaults, TableSurface
+from flyball_agents.gateway_adapter import TableDefaults, TableSurface
 from flyball_agents.offers import Target
 from flyball_agents.receiver import Receiver
-from flyball_agents.receiver_store import Held, ReceiverStore
 from flyball_agents.surface import Surface
 from flyball_cli.bench_fleet import ScriptedPool
 from flyball_cli.bench_sockets import ScriptedControls
@@ -47,12 +46,14 @@ from flyball_core.addresses import split_address
 from flyball_core.fencing import Version
 from flyball_core.ids import BootId, Incarnation, PoolId
 from flyball_core.inputs import TargetKind
+from flyball_core.knobs import Value
 from flyball_proto.codec import encode_input
 from flyball_proto.v1 import services_pb2 as pb
 from flyball_proto.v1.services_pb2_grpc import AppendServiceStub
 from flyball_service.channels import channel
 from flyball_service.config import TlsConfig
 from flyball_service.tls import Tls
+from laboratory.receiving import Table, TellingStore
 from laboratory.record import Applied, Recorder
 
 if TYPE_CHECKING:
@@ -64,65 +65,6 @@ FRAME_S = 1.0
 MOST_APPENDS = 100_000
 APPEND_S = 5.0
 """Longest wait for one append; a frame that is not taken by then is dropped, and counted."""
-
-
-class RecordedStore(ReceiverStore):
-    """The production store, which puts each version that is taken on record before it says so to anybody.
-
-    By then the version is on disk as being tried, and its values are set.
-    """
-
-    def __init__(self, folder: Path, recorder: Recorder, target: Target, *, durable: bool) -> None:
-        super().__init__(folder, durable=durable)
-        self._recorder = recorder
-        self._target = target
-        self._version: Version | None = None
-
-    def load(self) -> Held:
-        """What is held."""
-        held = super().load()
-        self._version = held.version
-        return held
-
-    def save(self, held: Held) -> None:
-        """Keep it; on record first if it is another version than before."""
-        if held.version is not None and held.version != self._version:
-            applied = Applied(
-                at_s=time.time(),
-                target=self._target.name,
-                kind="gateway" if self._target.kind is TargetKind.GATEWAY else "engine",
-                incarnation=self._target.incarnation,
-                version=held.version,
-                values=dict(held.values),
-            )
-            self._recorder.write(applied)
-        super().save(held)
-        self._version = held.version
-
-
-@dataclass(slots=True)
-class LabGateway:
-    """`GatewayControls` in memory."""
-
-    weights: dict[str, int]
-    caps: dict[str, int]
-    lanes: dict[str, LanePlace] = field(default_factory=lambda: {"realtime": LanePlace(0, 60.0)})
-
-    def read(self) -> GatewayReading:
-        """The table."""
-        return GatewayReading(dict(self.weights), dict(self.caps), dict(self.lanes))
-
-    def set_weight(self, engine: str, weight: int) -> None:
-        """An engine's share."""
-        self.weights[engine] = weight
-
-    def set_cap(self, engine: str, cap: int) -> None:
-        """An engine's most in flight."""
-        self.caps[engine] = cap
-
-    def set_lane(self, lane: str, priority: int, max_wait_s: float) -> None:
-        """A lane's place."""
-        self.lanes[lane] = LanePlace(priority, max_wait_s)
 
 
 class LabEngines:
@@ -209,18 +151,30 @@ class LabEngines:
         return self._attacher(TargetKind.ENGINE, name, SettingsSurface(controls))
 
     def _gateway(self, name: str) -> Attacher:
-        controls = LabGateway(dict.fromkeys(self._names, 100), dict.fromkeys(self._names, 0))
+        controls = Table(dict.fromkeys(self._names, 100), dict.fromkeys(self._names, 0))
         return self._attacher(TargetKind.GATEWAY, name, TableSurface(controls, TableDefaults()))
 
     def _attacher(self, kind: TargetKind, name: str, surface: Surface) -> Attacher:
         arguments = self._arguments
         target = Target(pool=PoolId(arguments.pool), kind=kind, name=name, incarnation=self._incarnation)
-        store = RecordedStore(arguments.state / name, self._recorder, target, durable=arguments.fsync)
+        taken = partial(self._taken, target)
+        store = TellingStore(arguments.state / name, taken, durable=arguments.fsync)
         limits = ReceiverLimits(hold_s=arguments.hold)
         receiver = Receiver(target, surface, store, limits, seed=1, now_s=time.monotonic(), wall_s=time.time())
         around = Surroundings(rng=random.Random(f"{self._incarnation} {name}"), tell=_silent)
         patience = AttachLimits(most_pause_s=arguments.pause)
         return Attacher(receiver, arguments.controllers, grpc_streams(self._tls(kind.value, name)), around, patience)
+
+    def _taken(self, target: Target, version: Version, values: Mapping[str, Value]) -> None:
+        applied = Applied(
+            at_s=time.time(),
+            target=target.name,
+            kind="gateway" if target.kind is TargetKind.GATEWAY else "engine",
+            incarnation=target.incarnation,
+            version=version,
+            values=dict(values),
+        )
+        self._recorder.write(applied)
 
     def _tls(self, role: str, name: str) -> Tls | None:
         folder = self._arguments.tls

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from flyball_agents.engine_adapter import SettingsSurface
-from flyball_agents.gateway_adapter import GatewayReading, LanePlace, TableDefaults, TableSurface
+from flyball_agents.gateway_adapter import TableDefaults, TableSurface
 from flyball_agents.sampling import PooledEngine, PooledGateway, Reading
 from flyball_agents.surface import Surface
 from flyball_core.errors import Rejected
@@ -14,6 +14,7 @@ from flyball_core.ids import GatewayId, Incarnation
 from flyball_core.inputs import TargetKind
 from flyball_core.knobs import BATCH_CAP, VARIANT, KnobSpec, Setting, Value
 from harness.scripted_engine import Load, ScriptedEngine
+from laboratory.receiving import Table
 from laboratory.simulation.controllers import Controller
 from laboratory.simulation.receivers import Attached
 from laboratory.simulation.stage import POOL, Stage
@@ -40,25 +41,8 @@ class _Controls:
         raise Rejected(f"nobody here is relaunched for {', '.join(sorted(values))}")
 
 
-class _Table:
-    """A gateway's table in memory."""
-
-    def __init__(self, engines: Sequence[str]) -> None:
-        self.weights = dict.fromkeys(engines, 100)
-        self.caps = dict.fromkeys(engines, 0)
-        self.lanes = {"realtime": LanePlace(0, 60.0)}
-
-    def read(self) -> GatewayReading:
-        return GatewayReading(dict(self.weights), dict(self.caps), dict(self.lanes))
-
-    def set_weight(self, engine: str, weight: int) -> None:
-        self.weights[engine] = weight
-
-    def set_cap(self, engine: str, cap: int) -> None:
-        self.caps[engine] = cap
-
-    def set_lane(self, lane: str, priority: int, max_wait_s: float) -> None:
-        self.lanes[lane] = LanePlace(priority, max_wait_s)
+def _table(engines: Sequence[str]) -> Table:
+    return Table(dict.fromkeys(engines, 100), dict.fromkeys(engines, 0))
 
 
 class Fleet:
@@ -81,7 +65,7 @@ class Fleet:
             for agent, engines in nodes.items()
             for gpu, name in enumerate(engines)
         }
-        self._table = _Table(names)
+        self._table = _table(names)
         random = stage.random("load")
         self._load = _load(random)
         self._engines[random.choice(names)].slowness = random.uniform(1.5, 3.0)
@@ -137,7 +121,7 @@ class Fleet:
         return launch
 
     def _open_gateway(self) -> Surface:
-        self._table = _Table(list(self._engines))
+        self._table = _table(list(self._engines))
         return TableSurface(self._table, TableDefaults())
 
 

@@ -4,7 +4,7 @@ What a receiver takes goes on record before it is on disk as held, and by then i
 put on record as they would be by somebody who looked over the receiver's shoulder, not as it reckons itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Literal
@@ -13,7 +13,7 @@ from flyball_agents.conversing import Conversation
 from flyball_agents.easing import Phase, ReceiverLimits
 from flyball_agents.offers import Target
 from flyball_agents.receiver import Receiver
-from flyball_agents.receiver_store import Held, ReceiverStore
+from flyball_agents.receiver_store import Held
 from flyball_agents.surface import Surface
 from flyball_controller.pusher import Message
 from flyball_core.fencing import Fence, Version
@@ -24,6 +24,7 @@ from flyball_core.outputs import Directive, Heartbeat, RoutingTable
 from flyball_proto.codec import Said
 from flyball_service.channels import Backoff
 from harness.scripted_pool import WALL_S
+from laboratory.receiving import TellingStore
 from laboratory.record import Applied, Eased, Renewed
 from laboratory.simulation.controllers import Controller
 from laboratory.simulation.faulty_log import Way
@@ -37,27 +38,17 @@ SILENT_S = 4.0
 REFUSED_S = 1.0
 
 
-class WatchedStore(ReceiverStore):
-    """The product's store, which puts what is taken on record and can be the last thing that a process does."""
+class MortalStore(TellingStore):
+    """A store of which any writing can be the last thing that a process does, before it or right after."""
 
     def __init__(self, receiver: "Attached") -> None:
-        super().__init__(receiver.folder, durable=False)
+        super().__init__(receiver.folder, receiver.applied, durable=False)
         self._receiver = receiver
-        self._version: Version | None = None
 
-    def load(self) -> Held:
-        """What is held."""
-        held = super().load()
-        self._version = held.version
-        return held
-
-    def save(self, held: Held) -> None:
-        """Keep it, or die before, or right after."""
-        if held.version is not None and held.version != self._version:
-            self._receiver.applied(held.version, dict(held.values))
+    def keep(self, held: Held) -> None:
+        """Put it on disk, or die."""
         self._receiver.may_die()
-        super().save(held)
-        self._version = held.version
+        super().keep(held)
         self._receiver.may_die()
 
 
@@ -132,7 +123,7 @@ class Attached:
             if self.dies_in < 0:
                 raise Crashed
 
-    def applied(self, version: Version, values: dict[str, Value]) -> None:
+    def applied(self, version: Version, values: Mapping[str, Value]) -> None:
         """Put on record what it took."""
         kind: Literal["engine", "gateway"] = "engine" if self._kind is TargetKind.ENGINE else "gateway"
         self._stage.record.add(
@@ -142,7 +133,7 @@ class Attached:
                 kind=kind,
                 incarnation=self.incarnation,
                 version=version,
-                values=values,
+                values=dict(values),
             )
         )
 
@@ -151,7 +142,7 @@ class Attached:
         receiver = Receiver(
             Target(pool=POOL, kind=self._kind, name=self.name, incarnation=self.incarnation),
             surface,
-            WatchedStore(self),
+            MortalStore(self),
             self._limits,
             seed=0,
             now_s=self._now_s,
