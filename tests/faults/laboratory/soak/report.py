@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from laboratory.soak.rounds import Round
-from laboratory.soak.watching import Sample, Watch, slope
+from laboratory.soak.watching import Sample, Watch, lives, slope
 
 SCHEMA = "flyball.soak/1"
 
@@ -74,6 +74,7 @@ def _part(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "starts": len({sample.life for sample in samples}),
         "rss_mib": {"last": round(sizes[-1], 1), "most": round(max(sizes), 1)},
+        "rss_mib_every_10_min": _every(samples, 600.0),
         "slope_mib_per_h": None if grown is None else round(grown.mib_per_h, 2),
         "slope_error_mib_per_h": None if grown is None else round(grown.error_mib_per_h, 2),
         "slope_over_s": None if grown is None else round(grown.over_s),
@@ -83,6 +84,16 @@ def _part(samples: Sequence[Sample]) -> dict[str, Any]:
             "most": max(sample.descriptors for sample in samples),
         },
     }
+
+
+def _every(samples: Sequence[Sample], seconds: float) -> list[float]:
+    """Memory of the longest life at its beginning and after every so many seconds: whether growth wears off."""
+    longest = max(lives(samples), key=lambda life: life[-1].at_s - life[0].at_s)
+    found: list[float] = []
+    for sample in longest:
+        if sample.at_s - longest[0].at_s >= len(found) * seconds:
+            found.append(round(sample.rss_mib, 1))
+    return found
 
 
 def page(found: dict[str, Any]) -> str:
