@@ -173,7 +173,16 @@ async def test_f05_disk_full_beneath_a_controllers_log_is_refused_and_goes_on_by
         await controller.process.ready(fleet.doors["c1"][1])
         seen = small_disk.seen_from_outside(controller.process.pid, disk)
         file = agent_file(tmp_path, "n1", controllers=[fleet.doors["c1"][0]])
-        said = ["--config", str(file), "--record", str(fleet.record), "--pools", POOL, "--period", "0.1"]
+        said = [
+            "--config",
+            str(file),
+            "--record",
+            str(fleet.record),
+            "--pools",
+            POOL,
+            "--period",
+            "0.2",
+        ]  # a spool sends 50 of its backlog a second
         actors.start("n1", *said, module=MODULE)
         async with arriving(str(seen / "log")) as arrived:
             await until("first frames", lambda: arrived.copies, START_S)
