@@ -182,7 +182,7 @@ async def test_f05_disk_full_beneath_a_controllers_log_is_refused_and_goes_on_by
             POOL,
             "--period",
             "0.2",
-        ]  # a spool sends 50 of its backlog a second
+        ]
         actors.start("n1", *said, module=MODULE)
         async with arriving(str(seen / "log")) as arrived:
             await until("first frames", lambda: arrived.copies, START_S)
