@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flyball_controller.machine import Seams, standard_seams
+from flyball_controller.machine import Seams, features, standard_seams, tick
 from flyball_controller.machine.seams import PolicySlot
 from flyball_controller.owner import Owner
 from flyball_controller.replay import ReplayReport, Verdict, replay_log
@@ -15,6 +15,7 @@ from flyball_core.errors import LogCorrupt, LogUnavailable
 from flyball_core.ids import OwnerId
 from flyball_core.inputs import (
     Body,
+    Fingerprint,
     Grant,
     Mode,
     Order,
@@ -331,6 +332,22 @@ async def test_another_fingerprint_is_said_and_compared_within_a_tolerance(life:
 
     assert Verdict.WITHIN_TOLERANCE is report.verdict
     assert "numpy 0, here 9.9" in report.fingerprints[0]
+    await log.close()
+
+
+@pytest.mark.parametrize(
+    ("here", "verdict"), [(PRINT, Verdict.DIFFERENT), (replace(PRINT, flyball="0.9"), Verdict.WITHIN_TOLERANCE)]
+)
+async def test_what_only_another_version_measures_is_not_compared(
+    life: Path, monkeypatch: pytest.MonkeyPatch, here: Fingerprint, verdict: Verdict
+) -> None:
+    """A feature that the record has and this version has not makes a difference under the same version alone."""
+    measure = features.pool_features
+    monkeypatch.setattr(tick, "pool_features", lambda *said: {**measure(*said), "only_here": 1.0})
+    log = EmbeddedLog.open(life, read_only=True)
+    report = await replay_log(log, asking_seams, here)
+
+    assert verdict is report.verdict, report.differences
     await log.close()
 
 
