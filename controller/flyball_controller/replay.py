@@ -156,7 +156,8 @@ async def _compare_audit(log: Log, partition: int, start: int, made: list[_Made]
         report.notes.append(f"partition {partition}: {earlier} records are older than the inputs to replay")
         recorded = [record for record in recorded if _revision(record.value) >= start]
     if recorded and made:
-        first = _revision(recorded[0].value)
+        # Not the first one's: what a frozen owner still had to say may stand behind its successor's.
+        first = min((known for record in recorded if (known := _revision(record.value)) >= 0), default=-1)
         skipped = next((i for i, item in enumerate(made) if item.revision >= first), len(made))
         if skipped:
             report.notes.append(f"partition {partition}: {skipped} records are older than the decisions kept")

@@ -325,6 +325,26 @@ async def test_a_frozen_owners_late_answers_do_not_spoil_the_replay(tmp_path: Pa
     await log.close()
 
 
+async def test_an_owner_that_says_everything_late_does_not_spoil_the_replay(tmp_path: Path) -> None:
+    """Its first record may stand behind its successor's: it is older than that one, not than the decisions kept."""
+    log = Failing(EmbeddedLog.create(tmp_path / "log", 1, QUICK))
+    log.refusing = frozenset({Topic.DECISIONS})
+    pool, first = await logged_pool(log)
+    with pytest.raises(LogUnavailable):
+        await pool.run(first, 1)
+    log.refusing = frozenset()
+    second = owner_of(log, "c2")
+    await second.take(0, WALL_S + pool.now_s)
+    await pool.run(second, 5)
+    await first.poll(0)
+    await pool.run(second, 5)
+    report = await replay_log(log, standard_seams, PRINT)
+
+    assert Verdict.IDENTICAL is report.verdict, report.differences
+    assert 0 == report.unpublished
+    await log.close()
+
+
 async def test_another_fingerprint_is_said_and_compared_within_a_tolerance(life: Path) -> None:
     """On another machine equal records are `within tolerance`, and the difference of the machines is named."""
     log = EmbeddedLog.open(life, read_only=True)
