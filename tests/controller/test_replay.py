@@ -303,6 +303,17 @@ async def test_an_owner_killed_before_its_answer_leaves_a_log_that_replays(tmp_p
     await log.close()
 
 
+async def replayed_with_a_successor(log: Failing, pool: LoggedPool, first: Owner) -> ReplayReport:
+    """The replay of a log that took nothing of `first` for a while, had another owner, and then took it after all."""
+    log.refusing = frozenset()
+    second = owner_of(log, "c2")
+    await second.take(0, WALL_S + pool.now_s)
+    await pool.run(second, 5)
+    await first.poll(0)
+    await pool.run(second, 5)
+    return await replay_log(log, standard_seams, PRINT)
+
+
 async def test_a_frozen_owners_late_answers_do_not_spoil_the_replay(tmp_path: Path) -> None:
     """What an owner still publishes after its successor's first tick is found late, not different."""
     log = Failing(EmbeddedLog.create(tmp_path / "log", 1, QUICK))
@@ -312,13 +323,7 @@ async def test_a_frozen_owners_late_answers_do_not_spoil_the_replay(tmp_path: Pa
     log.refusing = frozenset({Topic.DECISIONS})
     with pytest.raises(LogUnavailable):
         await pool.run(first, 1)
-    log.refusing = frozenset()
-    second = owner_of(log, "c2")
-    await second.take(0, WALL_S + pool.now_s)
-    await pool.run(second, 5)
-    await first.poll(0)
-    await pool.run(second, 5)
-    report = await replay_log(log, standard_seams, PRINT)
+    report = await replayed_with_a_successor(log, pool, first)
 
     assert Verdict.IDENTICAL is report.verdict, report.differences
     assert 0 == report.unpublished
@@ -332,13 +337,7 @@ async def test_an_owner_that_says_everything_late_does_not_spoil_the_replay(tmp_
     pool, first = await logged_pool(log)
     with pytest.raises(LogUnavailable):
         await pool.run(first, 1)
-    log.refusing = frozenset()
-    second = owner_of(log, "c2")
-    await second.take(0, WALL_S + pool.now_s)
-    await pool.run(second, 5)
-    await first.poll(0)
-    await pool.run(second, 5)
-    report = await replay_log(log, standard_seams, PRINT)
+    report = await replayed_with_a_successor(log, pool, first)
 
     assert Verdict.IDENTICAL is report.verdict, report.differences
     assert 0 == report.unpublished
