@@ -19,9 +19,9 @@ from flyball_log import Log, open_log
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
 from flyball_policies.presets import preset
 from flyball_policies.reading import read_document
+from flyball_twin.demo_scenario import DEMO, Scenario
 from flyball_twin.fleet import Fleet
 from flyball_twin.life import GOVERNED, Frames, Life
-from flyball_twin.scenario import DEMO, Scenario
 from flyball_twin.scoring import score, timeline
 
 PARTITIONS = 1

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flyball_twin.demo_scenario import Scenario
 from flyball_twin.life import Frames
 from flyball_twin.observing import Observed
-from flyball_twin.scenario import Scenario
 from flyball_twin.scoring import Minute, Score
 
 SCHEMA = "flyball.demo/1"

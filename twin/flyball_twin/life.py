@@ -23,9 +23,9 @@ from flyball_core.outputs import DecisionRecord
 from flyball_log.interface import Entry, Log, Topic
 from flyball_proto.codec import encode_input
 from flyball_twin.agents import FleetAgents, Shipped
+from flyball_twin.demo_scenario import Scenario
 from flyball_twin.fleet import Fleet
 from flyball_twin.observing import Observed, Observer
-from flyball_twin.scenario import Scenario
 from flyball_twin.seats import EngineSeat, GatewaySeat, VirtualClock
 from flyball_twin.workload import Request
 

@@ -12,7 +12,9 @@ multiplies every token through the model and prefilled tokens through attention,
 requests or scheduling, and it claims no accuracy beyond the shape of the curve.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from flyball_core.errors import Rejected
 
@@ -81,6 +83,42 @@ class EngineModel:
         """KV blocks that fit beside the weights."""
         room = self.gpu.hbm_bytes * self.memory_share - self.model.weight_bytes - self.reserved_bytes
         return int(room // (self.model.kv_bytes_per_token * BLOCK_TOKENS))
+
+
+Chunk = tuple[int, int]
+"""A piece of prefill in a step: tokens of the sequence that are in the cache already, and tokens computed now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuCondition:
+    """What is left of a GPU: shares above 0 and at most 1 (1: healthy)."""
+
+    bandwidth: float = 1.0
+    clock: float = 1.0
+
+
+class StepCost(Protocol):
+    """What steps cost one engine, as it was started and in the condition that its GPU is in.
+
+    Between changes of the batch the cost of a step is close to affine in `context`, so the sum over many
+    steps follows from a few of them; an implementation must keep it smooth enough for that.
+    """
+
+    def step_s(self, decodes: int, context: int, chunks: Sequence[Chunk] = ()) -> float:
+        """Seconds of one step: `decodes` sequences read `context` KV tokens in all for a token each, with `chunks`."""
+        ...
+
+    def overhead_s(self, decodes: int, chunks: Sequence[Chunk] = ()) -> float:
+        """The part of that step in which the GPU waits for its host."""
+        ...
+
+    def read_bytes(self, decodes: int, context: int, chunks: Sequence[Chunk] = ()) -> float:
+        """Bytes that the step reads from HBM, of one GPU."""
+        ...
+
+    def flops(self, decodes: int, context: int, chunks: Sequence[Chunk] = ()) -> float:
+        """Floating-point operations of the step, of one GPU."""
+        ...
 
 
 class Roofline:

@@ -26,6 +26,9 @@ AZURE_CHAT = "azure2023_conv_h1"
 MOONCAKE = "mooncake_conversation"
 """Long context: 15 minutes of Mooncake, prompts of 13,500 tokens on average and up to 126,000."""
 
+PREFIX_TOKENS = 512
+"""Tokens that one name of a request's prefix stands for, as in the Mooncake trace."""
+
 COLUMNS = ["arrival_s", "prompt_tokens", "output_tokens"]
 
 
@@ -38,6 +41,17 @@ class Request:
     prompt_tokens: int
     output_tokens: int
     lane: str
+    pool: str = ""
+    """The pool that serves its model; empty where a front has but one."""
+    priority: int = 0
+    """For an engine that schedules by priority: lower goes first."""
+    session: str = ""
+    """The session it belongs to; empty: none."""
+    turn: int = 0
+    """Its place in the session, from 0."""
+    prefix: tuple[int, ...] = ()
+    """Names of its prompt's leading runs of `PREFIX_TOKENS` tokens each: two requests share a prefix as far as they
+    share names from the first on. Empty: it shares nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import pytest
 
 from flyball_core.errors import Rejected
 from flyball_core.knobs import TOKEN_BUDGET
+from flyball_twin.demo_scenario import BULK, DEMO, ENGINES, REALTIME
 from flyball_twin.fleet import Fleet
-from flyball_twin.scenario import BULK, DEMO, ENGINES, REALTIME
 from flyball_twin.scoring import Score, score
 
 

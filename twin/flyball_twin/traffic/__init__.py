@@ -1,0 +1,1 @@
+"""Where requests come from: traces, processes that draw them, and sessions that answer what they get."""

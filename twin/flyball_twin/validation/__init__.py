@@ -1,0 +1,1 @@
+"""The twin held against what others measured on real GPUs."""
