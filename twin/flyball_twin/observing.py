@@ -1,12 +1,15 @@
 """What an onlooker learns of a run from the log alone: regimes, changes, counts.
 
-It reads the decisions topic like any tool would; it has no way into the machine.
+It reads the decisions topic like any tool would; it has no way into the machine. However long
+the run, it remembers a bounded part of it word for word, and of the rest the sums.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flyball_core.inputs import TargetKind
-from flyball_core.knobs import VARIANT, WEIGHT, Value
+from flyball_core.knobs import WEIGHT, Value
 from flyball_core.outputs import DecisionRecord, RecordKind, TickRecord, Verdict
 from flyball_log.interface import Log, Topic
 from flyball_proto.codec import decode_audit
@@ -40,15 +43,33 @@ class Change:
 
 @dataclass(slots=True)
 class Observed:
-    """Everything learned so far. `ticks` holds the last tick record of each pool."""
+    """What was learned so far. `ticks` holds the last tick record of each pool."""
 
     ticks: dict[str, TickRecord] = field(default_factory=dict)
-    history: dict[str, list[TickRecord]] = field(default_factory=dict)
+    regime_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By pool: how long each regime was named, in seconds."""
     shifts: list[RegimeShift] = field(default_factory=list)
+    """The latest `REMEMBERED` of them."""
     changes: list[Change] = field(default_factory=list)
+    """The latest `REMEMBERED` of them."""
+    changed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """All changes, by pool and knob."""
     records: int = 0
     stopped: int = 0
     """Proposals that the guard stopped and put on record."""
+
+
+REMEMBERED = 20_000
+"""Shifts and changes that are kept one by one: a week of a small fleet."""
+
+T = TypeVar("T")
+
+
+def _remember(into: list[T], item: T) -> None:
+    """Append; of more than are kept the oldest half goes."""
+    into.append(item)
+    if len(into) > REMEMBERED:
+        del into[: REMEMBERED // 2]
 
 
 class Observer:
@@ -95,16 +116,20 @@ class Chronicle:
     def _take_tick(self, tick: TickRecord) -> None:
         before = self.seen.ticks.get(tick.pool)
         self.seen.ticks[tick.pool] = tick
-        self.seen.history.setdefault(tick.pool, []).append(tick)
-        if before is not None and before.regime != tick.regime:
-            self.seen.shifts.append(
+        if before is None:
+            return
+        spent = self.seen.regime_s.setdefault(tick.pool, {})
+        spent[before.regime] = spent.get(before.regime, 0.0) + tick.time_s - before.time_s
+        if before.regime != tick.regime:
+            _remember(
+                self.seen.shifts,
                 RegimeShift(
                     pool=tick.pool,
                     at_s=tick.time_s,
                     before=before.regime,
                     after=tick.regime,
                     confidence=tick.confidence,
-                )
+                ),
             )
 
     def _take_decision(self, record: DecisionRecord) -> None:
@@ -131,7 +156,8 @@ class Chronicle:
             decision=record.decision,
             reason=wish.reason,
         )
-        self.seen.changes.append(change)
+        self.seen.changed[change.pool, change.knob] += 1
+        _remember(self.seen.changes, change)
         # A later change of the same knob takes the place of one that still waits.
         self._waiting = [
             c for c in self._waiting if (c.pool, c.target, c.knob) != (change.pool, change.target, change.knob)
@@ -150,11 +176,3 @@ class Chronicle:
             else:
                 still.append(change)
         self._waiting = still
-
-
-def knobs_changed(changes: list[Change]) -> dict[str, int]:
-    """How often each kind of knob was changed: caps, weights, variants, by their names."""
-    counts = {VARIANT: 0, WEIGHT: 0}
-    for change in changes:
-        counts[change.knob] = counts.get(change.knob, 0) + 1
-    return counts

@@ -13,9 +13,47 @@ size. This module refuses to know about time, telemetry or what a step costs.
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 
 from flyball_twin.kv import PagedKv, blocks_for
 from flyball_twin.sequences import Sequence
+
+
+class BatchPolicy(StrEnum):
+    """What a step is made of, and when a request is let in."""
+
+    MIXED = "mixed"
+    """vLLM V1: decodes and pieces of prefills share each step's token budget."""
+    PREFILL_FIRST = "prefill_first"
+    """SGLang: a step is either prefills, up to the token budget, or decodes; prefills go first."""
+    IN_FLIGHT = "in_flight"
+    """TensorRT-LLM: as `mixed`, but a request is let in only if its prompt and its whole answer fit beside those of
+    all that run, so that nothing is ever preempted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """How an engine schedules: what it was started with."""
+
+    policy: BatchPolicy = BatchPolicy.MIXED
+    max_active_requests: int = 256
+    """Ceiling and start value of the knob of that name."""
+    max_batched_tokens: int = 8192
+    """Ceiling and start value of the knob of that name."""
+    priority: bool = False
+    """Whether the lowest `Request.priority` goes first, and the highest is preempted first; else as they came."""
+    long_prefill_tokens: int = 0
+    """The most tokens of one prompt in one step (vLLM's `long_prefill_token_threshold`); 0: as the budget allows."""
+    reserve_prompt: bool = True
+    """Whether a request waits until its whole prompt fits (vLLM's `scheduler_reserve_full_isl`), or its first piece."""
+    watermark: float = 0.0
+    """Share of the KV blocks that letting a request in leaves free, as headroom against preemption."""
+    prefix_cache: bool = False
+    draft_tokens: int = 0
+    """Tokens a draft proposes per decode and step; 0 is no speculation."""
+    draft_acceptance: float = 0.0
+    """Chance that a proposed token is accepted, given that those before it were."""
 
 
 class Batch:

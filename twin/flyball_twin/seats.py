@@ -3,7 +3,7 @@
 The receivers are those of life, on the same disk format; only the stream between pusher
 and receiver is missing. A seat attaches when its engine runs, detaches when it goes down,
 and takes a new receiver for each incarnation, as a receiver in an engine's own process
-would be new.
+would be new. What a receiver takes for the time is its node's clock, which may be wrong.
 """
 
 from pathlib import Path
@@ -18,28 +18,16 @@ from flyball_controller.pusher import Message, Pusher
 from flyball_core.ids import EngineId, Incarnation, PoolId
 from flyball_core.inputs import Ack, Attach, TargetKind
 from flyball_core.outputs import Directive, Heartbeat, RoutingTable
+from flyball_twin.clocks import NodeClock
 from flyball_twin.doors import EngineDoor, GatewayDoor
 from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import MAX_WAIT_S
 
 
-class VirtualClock:
-    """The time of a run: monotonic seconds from 0, and a wall time that runs along."""
-
-    def __init__(self, wall_at_start_s: float) -> None:
-        self.now_s = 0.0
-        self._wall_at_start_s = wall_at_start_s
-
-    @property
-    def wall_s(self) -> float:
-        """Unix seconds."""
-        return self._wall_at_start_s + self.now_s
-
-
 class Seat:
     """One receiver's end of a link. `acks` holds its answers until somebody fetches them."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: NodeClock) -> None:
         self._clock = clock
         self.receiver: Receiver | None = None
         self.acks: list[Ack] = []
@@ -75,12 +63,12 @@ class EngineSeat(Seat):
     """The seat of one engine."""
 
     def __init__(
-        self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: VirtualClock, seed: int
+        self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: NodeClock, seed: int
     ) -> None:
         super().__init__(clock)
         self._door = EngineDoor(fleet, engine)
         self._pool, self._engine, self._seed = pool, engine, seed
-        self._store = ReceiverStore(folder / engine)
+        self._store = ReceiverStore(folder / pool / engine, durable=False)
         self._attached: Attach | None = None
 
     async def follow(self, pusher: Pusher) -> None:
@@ -117,7 +105,7 @@ class EngineSeat(Seat):
 class GatewaySeat(Seat):
     """The seat of a fleet's gateway; it never goes down."""
 
-    def __init__(self, fleet: Fleet, pool: PoolId, name: str, folder: Path, clock: VirtualClock, seed: int) -> None:
+    def __init__(self, fleet: Fleet, pool: PoolId, name: str, folder: Path, clock: NodeClock, seed: int) -> None:
         super().__init__(clock)
         door = GatewayDoor(fleet)
         rules = [fleet.gateway.rule(lane) for lane in fleet.gateway.lanes]

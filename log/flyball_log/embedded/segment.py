@@ -5,6 +5,7 @@ wrote is called after the offsets it stands for, so that its name alone supersed
 the segments it was made from. Never writes.
 """
 
+import os
 import re
 import threading
 from bisect import bisect_right
@@ -63,6 +64,8 @@ class Segment:
         self._offsets: list[int] = []
         self._positions: list[int] = []
         self._damages: list[Damage] = []
+        self._followed = (0, 0)
+        """Up to which offset somebody has read, and where that stands: who follows goes on from there."""
         self._lock = threading.Lock()
 
     @property
@@ -111,15 +114,14 @@ class Segment:
         """
         if hole := next((damage for damage in self._damages if damage.first <= start < damage.until), None):
             return self._stop(hole.position, hole.first, into)
-        known = bisect_right(self._offsets, start) - 1
-        position = self._positions[known] if known >= 0 else 0
+        position = self._position_of(start)
         size, taken = self.size, 0
         wanted = (limit - len(into)) * (size // self.records + 1 if self.records else 0) + _LEAST_BYTES
-        with self.path.open("rb", buffering=0) as file:
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
             while position < size and len(into) < limit and taken < _MOST_BYTES:
                 asked = min(wanted, _MOST_BYTES, size - position)
-                file.seek(position)
-                buffer = file.read(asked)
+                buffer = os.pread(file, asked, position)
                 end, damaged = parse(buffer, 0, start, limit, into)
                 cut_off = not end and (len(buffer) < asked or position + asked >= size)
                 if damaged or cut_off:
@@ -127,12 +129,23 @@ class Segment:
                 position += end
                 taken += end
                 wanted = wanted if end else 2 * MAX_RECORD_BYTES
+        finally:
+            os.close(file)
+        if into:
+            self._followed = into[-1].offset + 1, position
         tail = self._damages[-1] if self._damages else None
         if position < size:
             return False
         if tail and tail.position >= size and start < tail.until and len(into) < limit:
             return self._stop(tail.position, tail.first, into)
         return True
+
+    def _position_of(self, start: int) -> int:
+        """A position before which no record with offset >= `start` stands."""
+        known = bisect_right(self._offsets, start) - 1
+        position = self._positions[known] if known >= 0 else 0
+        followed, further = self._followed
+        return max(position, further) if start >= followed else position
 
     def _stop(self, position: int, offset: int, into: list[Record]) -> bool:
         if not into:

@@ -23,6 +23,8 @@ from flyball_log.interface import Entry, Topic
 _RETENTION_CHECK_S = 60.0
 _SEGMENTS_PER_AGE = 8
 """A segment is closed after this part of the longest age, so that removing whole ones is fine enough."""
+_LOOK_SHARE = 1 / 16
+"""Of what compaction waits for at least: whether it is due is looked at each time that so much was appended."""
 _LOST = b"synced records were lost here"
 
 
@@ -43,6 +45,8 @@ class PartitionWriter(PartitionReader):
         self._began_s = self._checked_s = settings.clock()
         self._compacting = False
         self._compact_bytes = settings.compact_bytes
+        self._unlooked = settings.compact_bytes
+        """Bytes appended since `compaction_due` last looked at the files."""
         self._watermark = Watermark(folder)
         self.torn_bytes = self._recover()
 
@@ -124,6 +128,7 @@ class PartitionWriter(PartitionReader):
         segment.mark(marks)
         segment.records += len(entries)
         segment.size += len(data)
+        self._unlooked += len(data)
         self._end = first + len(entries)
         with suppress(OSError):  # an old watermark only makes a later recovery more careful
             self._watermark.put(self._end)
@@ -181,8 +186,9 @@ class PartitionWriter(PartitionReader):
 
     def compaction_due(self) -> bool:
         """Whether to call `compact` now; if so, the last segment has been closed for it."""
-        if not self._compacted or self._compacting:
+        if not self._compacted or self._compacting or self._unlooked < self._settings.compact_bytes * _LOOK_SHARE:
             return False
+        self._unlooked = 0
         clean = sum(segment.path.stat().st_size for segment in self._segments if segment.name.covers is not None)
         dirty = self._dirty_bytes()
         if dirty < self._compact_bytes or dirty < self._settings.dirty_ratio * (clean + dirty):

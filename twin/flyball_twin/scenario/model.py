@@ -105,8 +105,9 @@ class TraceSource:
     keep: float = 1.0
     """Share of its requests that is kept, evenly spread."""
     splice_s: float | None = None
-    """Cut the trace into stretches of this length and play them from random points; None: as recorded."""
+    """Play stretches of this length, on the trace's clock, from random points without end; None: as recorded."""
     repeat: bool = False
+    """Begin again where it ends; what is spliced never ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,8 @@ class MmppSource:
     prompt_tokens: tuple[float, float]
     output_tokens: tuple[float, float]
     """Median, and the standard deviation of the logarithm (log-normal), in tokens."""
+    longest_tokens: int = 120_000
+    """Prompt and answer together are cut off here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,7 @@ class DiurnalSource:
     shift_s: float
     prompt_tokens: tuple[float, float]
     output_tokens: tuple[float, float]
+    longest_tokens: int = 120_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,10 @@ class SessionSource:
     output_tokens: tuple[float, float] = (220.0, 0.8)
     think_s: tuple[float, float] = (3.0, 1.2)
     """Each: median, and the standard deviation of the logarithm (log-normal)."""
+    opening_tokens: int = 0
+    """Leading tokens that all sessions share (system and tools); a trace brings its own."""
+    longest_tokens: int = 120_000
+    """A session ends where prompt and answer together would be longer."""
 
 
 Source = TraceSource | MmppSource | DiurnalSource | SessionSource

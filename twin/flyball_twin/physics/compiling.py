@@ -1,0 +1,216 @@
+"""From tables of kernel times, one row a measurement, to a kernel file: grids, and a word on what is missing.
+
+The rows are those of aiconfigurator's tables: GEMM by `gemm_dtype, m, n, k`; attention by `batch_size, isl, step,
+num_heads, num_key_value_heads, head_dim, kv_cache_dtype` and, where there is one, `window_size`; all-reduce by
+`num_gpus, message_size` and `backend`; all with `latency` in milliseconds. It refuses to read files, and to invent a
+time: what was not measured stays missing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flyball_core.errors import Rejected
+from flyball_twin.physics.kernel_file import (
+    Array,
+    AttentionKey,
+    AttentionTable,
+    GemmTable,
+    ReduceTable,
+    encode,
+)
+
+Row = Mapping[str, object]
+
+PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block"}
+KV_PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8"}
+HOST_BOUND = 1.2
+"""A time within this factor of the shortest for so many tokens, over all shapes, is its launch's, not its work's."""
+HOST_FLOOR_S = 20e-6
+"""Launched from a graph nothing small takes that long: a table whose shortest times do was timed through its host."""
+
+
+@dataclass(slots=True)
+class TableNotes:
+    """What compiling one table saw: counts of its rows, its grid in words, and what it lacks."""
+
+    part: str
+    rows: int = 0
+    used: int = 0
+    grids: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def leave_out(self, why: str) -> None:
+        """Count a row that is not used."""
+        self.left_out[why] = self.left_out.get(why, 0) + 1
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Rejected(f"column {name} of a kernel table holds numbers, not {value!r}")
+    return float(value)
+
+
+def _latency_s(row: Row) -> float:
+    seconds = _number(row, "latency") * 1e-3
+    return seconds if 0.0 < seconds < float("inf") else float("nan")
+
+
+def _axis(values: Iterable[int]) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], dict[int, int]]:
+    ordered = sorted(set(values))
+    return np.array(ordered, dtype=np.int32), {value: index for index, value in enumerate(ordered)}
+
+
+def compile_gemm(rows: Iterable[Row], keep_m: Sequence[int] | None = None) -> tuple[dict[str, GemmTable], TableNotes]:
+    """GEMM tables by precision. `keep_m` thins the grid of token counts. Raises `Rejected` for an unreadable row."""
+    notes = TableNotes(part="gemm")
+    points: dict[str, dict[tuple[int, int, int], float]] = {}
+    for row in rows:
+        notes.rows += 1
+        precision = PRECISIONS.get(str(row.get("gemm_dtype")))
+        seconds = _latency_s(row)
+        if precision is None:
+            notes.leave_out(f"precision {row.get('gemm_dtype')}")
+        elif seconds != seconds:
+            notes.leave_out("no time")
+        else:
+            place = (int(_number(row, "n")), int(_number(row, "k")), int(_number(row, "m")))
+            if min(place) < 1:
+                notes.leave_out("a size below 1")
+            else:
+                points.setdefault(precision, {})[place] = seconds
+    tables = {}
+    for precision, times in points.items():
+        host_bound = _drop_host_bound(times)
+        if host_bound:
+            notes.left_out[f"{precision}: timed through the host"] = host_bound
+        if keep_m is not None:
+            times = {place: seconds for place, seconds in times.items() if place[2] in set(keep_m)}
+        tables[precision] = _gemm_table(times, precision, notes)
+        notes.used += len(times)
+    return tables, notes
+
+
+def _drop_host_bound(times: dict[tuple[int, int, int], float]) -> int:
+    """Remove times that are their launch's; returns how many.
+
+    Some kernels were launched one by one from Python, so that small shapes show the host's time. The sign is a
+    floor: for that many tokens nothing is faster, however small, and the floor is longer than a launch from a graph.
+    """
+    shortest: dict[int, float] = {}
+    for (_, _, m), seconds in times.items():
+        shortest[m] = min(seconds, shortest.get(m, seconds))
+    floors = {m: seconds for m, seconds in shortest.items() if seconds > HOST_FLOOR_S and m <= 4096}
+    if len(floors) * 2 < len(shortest):
+        return 0
+    floor = max(floors.values())
+    bound = [place for place, seconds in times.items() if seconds < HOST_BOUND * floor]
+    for place in bound:
+        del times[place]
+    return len(bound)
+
+
+def _gemm_table(times: Mapping[tuple[int, int, int], float], precision: str, notes: TableNotes) -> GemmTable:
+    n, at_n = _axis(place[0] for place in times)
+    k, at_k = _axis(place[1] for place in times)
+    m, at_m = _axis(place[2] for place in times)
+    seconds = np.full((n.size, k.size, m.size), np.nan)
+    for (of_n, of_k, of_m), value in times.items():
+        seconds[at_n[of_n], at_k[of_k], at_m[of_m]] = value
+    notes.grids.append(f"{precision}: n {_span(n)}, k {_span(k)}, m {_span(m)}")
+    _note_missing(notes, precision, seconds)
+    return GemmTable(n=n, k=k, m=m, codes=encode(seconds))
+
+
+def compile_attention(
+    rows: Iterable[Row], part: str, keys: Iterable[AttentionKey] | None = None
+) -> tuple[dict[AttentionKey, AttentionTable], TableNotes]:
+    """Attention tables by head size, KV precision and window; `keys` keeps only those.
+
+    `part` is `prefill` (lengths are `isl`) or `decode` (`isl + step`). Raises `Rejected` for an unreadable row.
+    """
+    notes = TableNotes(part=part)
+    wanted = None if keys is None else set(keys)
+    points: dict[AttentionKey, dict[tuple[tuple[int, int], int, int], list[float]]] = {}
+    for row in rows:
+        notes.rows += 1
+        precision = KV_PRECISIONS.get(str(row.get("kv_cache_dtype")))
+        seconds = _latency_s(row)
+        if precision is None or seconds != seconds:
+            notes.leave_out(f"KV precision {row.get('kv_cache_dtype')}" if precision is None else "no time")
+            continue
+        key = (int(_number(row, "head_dim")), precision, int(_number(row, "window_size")) if "window_size" in row else 0)
+        if wanted is not None and key not in wanted:
+            notes.leave_out(f"head size {key[0]}, KV {key[1]}, window {key[2]}: not kept")
+            continue
+        heads = (int(_number(row, "num_heads")), int(_number(row, "num_key_value_heads")))
+        length = int(_number(row, "isl")) + (int(_number(row, "step")) if part == "decode" else 0)
+        place = (heads, int(_number(row, "batch_size")), length)
+        points.setdefault(key, {}).setdefault(place, []).append(seconds)
+        notes.used += 1
+    return {key: _attention_table(key, times, notes) for key, times in points.items()}, notes
+
+
+def _attention_table(
+    key: AttentionKey, times: Mapping[tuple[tuple[int, int], int, int], list[float]], notes: TableNotes
+) -> AttentionTable:
+    pairs = sorted({place[0] for place in times})
+    at_pair = {pair: index for index, pair in enumerate(pairs)}
+    batches, at_batch = _axis(place[1] for place in times)
+    lengths, at_length = _axis(place[2] for place in times)
+    seconds: Array = np.full((len(pairs), batches.size, lengths.size), np.nan)
+    for (pair, batch, length), values in times.items():
+        seconds[at_pair[pair], at_batch[batch], at_length[length]] = float(np.median(values))
+    name = f"head size {key[0]}, KV {key[1]}, window {key[2] or 'none'}"
+    notes.grids.append(f"{name}: {len(pairs)} pairs of heads, batch {_span(batches)}, length {_span(lengths)}")
+    _note_missing(notes, name, seconds)
+    return AttentionTable(
+        heads=np.array(pairs, dtype=np.int32), batches=batches, lengths=lengths, codes=encode(seconds)
+    )
+
+
+def compile_reduce(rows: Iterable[Row]) -> tuple[dict[str, ReduceTable], TableNotes]:
+    """All-reduce tables by how they are launched: `graph` or `eager` (from the column `backend` or `kernel_source`;
+    rows that say neither count as both). Raises `Rejected` for an unreadable row.
+    """
+    notes = TableNotes(part="reduce")
+    points: dict[str, dict[tuple[int, int], float]] = {}
+    for row in rows:
+        notes.rows += 1
+        if str(row.get("op_name", "all_reduce")) != "all_reduce":
+            notes.leave_out(f"operation {row.get('op_name')}")
+            continue
+        seconds = _latency_s(row)
+        if seconds != seconds:
+            notes.leave_out("no time")
+            continue
+        place = (int(_number(row, "num_gpus")), int(_number(row, "message_size")))
+        how = f"{row.get('backend', '')} {row.get('kernel_source', '')}"
+        for launch in ("graph", "eager"):
+            if launch in how or ("graph" not in how and "eager" not in how):
+                points.setdefault(launch, {})[place] = seconds
+        notes.used += 1
+    tables = {}
+    for launch, times in points.items():
+        gpus, at_gpus = _axis(place[0] for place in times)
+        sizes, at_size = _axis(place[1] for place in times)
+        seconds_of: Array = np.full((gpus.size, sizes.size), np.nan)
+        for (of_gpus, size), value in times.items():
+            seconds_of[at_gpus[of_gpus], at_size[size]] = value
+        notes.grids.append(f"{launch}: {_span(gpus)} GPUs, {_span(sizes)} bytes")
+        _note_missing(notes, launch, seconds_of)
+        tables[launch] = ReduceTable(gpus=gpus, sizes=sizes, codes=encode(seconds_of))
+    return tables, notes
+
+
+def _span(grid: np.ndarray[tuple[int], np.dtype[np.int32]]) -> str:
+    return f"{grid[0]}..{grid[-1]} ({grid.size})" if grid.size > 1 else str(grid[0])
+
+
+def _note_missing(notes: TableNotes, name: str, seconds: Array) -> None:
+    gone = int(np.isnan(seconds).sum())
+    if gone:
+        notes.missing.append(f"{name}: {gone} of {seconds.size} points of the grid")
