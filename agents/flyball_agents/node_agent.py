@@ -12,8 +12,8 @@ from flyball_agents.spool import Spool
 from flyball_core.frames import Frame
 from flyball_core.ids import AgentId, BootId, PoolId
 
-Encode = Callable[[Frame], bytes]
-"""How a frame is written for the log."""
+Encode = Callable[[Frame], tuple[bytes, bytes]]
+"""How a frame is written for the log: as it is sent while it is young, and as backlog."""
 
 
 class NodeAgent:
@@ -61,14 +61,15 @@ class NodeAgent:
             for pool, view in self.sampling.take(now_s).items()
         )
         for frame in frames:
+            live, backlog = self._encode(frame)
             ticket = self._spool.append(
                 boot=self.boot,
                 pool=frame.pool,
                 seq=frame.seq,
                 now_s=now_s,
                 wall_s=wall_s,
-                payload=self._encode(frame._replace(backlog=True)),
-                live=self._encode(frame),
+                payload=backlog,
+                live=live,
             )
             self._next_seq[frame.pool] = frame.seq + 1
             self._shipper.add(ticket)

@@ -9,7 +9,7 @@ its newest reading.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from flyball_core.frames import ENGINE_NUMBERS, GATEWAY_NUMBERS, GPU_NUMBERS, EngineSample, GatewaySample, GpuSample
 from flyball_core.ids import UNASSIGNED, EngineId, GatewayId, PoolId
@@ -17,6 +17,8 @@ from flyball_core.ids import UNASSIGNED, EngineId, GatewayId, PoolId
 _GPU_HEAD = len(GpuSample._fields) - len(GPU_NUMBERS)
 _ENGINE_HEAD = len(EngineSample._fields) - len(ENGINE_NUMBERS)
 _GATEWAY_HEAD = len(GatewaySample._fields) - len(GATEWAY_NUMBERS)
+
+_PLAIN = frozenset({float, int, type(None)})
 
 _EngineKey = tuple[PoolId, EngineId, int]
 _GatewayKey = tuple[PoolId, GatewayId, str]
@@ -111,24 +113,37 @@ class Sampling:
             if not now_s - reading.taken_s <= self._most_age_s:
                 self.troubles[sampler.name, "late"] += 1
                 return None
-            gpus = tuple(GpuSample._make(self._finite(sampler.name, gpu, _GPU_HEAD)) for gpu in reading.gpus)
-            engines = tuple(
-                PooledEngine(pool, EngineSample._make(self._finite(sampler.name, engine, _ENGINE_HEAD)))
-                for pool, engine in reading.engines
-            )
-            gateways = tuple(
-                PooledGateway(pool, GatewaySample._make(self._finite(sampler.name, gateway, _GATEWAY_HEAD)))
-                for pool, gateway in reading.gateways
-            )
+            clean = self._clean(sampler.name, reading)
             homes: dict[int, frozenset[PoolId]] = {}
-            for pool, engine in engines:
+            for pool, engine in clean.engines:
                 for index in engine.gpus:
                     homes[index] = homes.get(index, frozenset()) | {pool}
         except Exception:  # noqa: BLE001 - a sampler is not ours; what it raises is counted
             self.troubles[sampler.name, "raised"] += 1
             return None
         self._homes[sampler.name] = homes
-        return Reading(reading.taken_s, gpus, engines, gateways)
+        return clean
+
+    def _clean(self, name: str, reading: Reading) -> Reading:
+        """The reading with what is no finite number missing: nearly always the reading itself."""
+        if _is_clean(reading):
+            return reading
+        return Reading(
+            reading.taken_s,
+            tuple([GpuSample._make(self._finite(name, gpu, _GPU_HEAD)) for gpu in reading.gpus]),
+            tuple(
+                [
+                    PooledEngine(pool, EngineSample._make(self._finite(name, engine, _ENGINE_HEAD)))
+                    for pool, engine in reading.engines
+                ]
+            ),
+            tuple(
+                [
+                    PooledGateway(pool, GatewaySample._make(self._finite(name, gateway, _GATEWAY_HEAD)))
+                    for pool, gateway in reading.gateways
+                ]
+            ),
+        )
 
     def _finite(self, name: str, sample: tuple[object, ...], head: int) -> list[object]:
         """A sample's fields, with what is no finite number missing from its numeric tail."""
@@ -149,22 +164,38 @@ class Sampling:
         gateways: Mapping[_GatewayKey, GatewaySample],
     ) -> dict[PoolId, PoolView]:
         of_gpus: dict[PoolId, list[GpuSample]] = {}
-        for (index, _), gpu in sorted(gpus.items(), key=lambda item: item[0]):
-            homes = {pool for known in self._homes.values() for pool in known.get(index, ())}
+        for chip in sorted(gpus):
+            homes = {pool for known in self._homes.values() for pool in known.get(chip[0], ())}
             for pool in homes or {UNASSIGNED}:
-                of_gpus.setdefault(pool, []).append(gpu)
+                of_gpus.setdefault(pool, []).append(gpus[chip])
         of_engines: dict[PoolId, list[EngineSample]] = {}
-        for place, engine in sorted(engines.items(), key=lambda item: item[0]):
-            of_engines.setdefault(place[0], []).append(engine)
+        for place in sorted(engines):
+            of_engines.setdefault(place[0], []).append(engines[place])
         of_gateways: dict[PoolId, list[GatewaySample]] = {}
-        for seat, gateway in sorted(gateways.items(), key=lambda item: item[0]):
-            of_gateways.setdefault(seat[0], []).append(gateway)
+        for seat in sorted(gateways):
+            of_gateways.setdefault(seat[0], []).append(gateways[seat])
         return {
             pool: PoolView(
                 tuple(of_gpus.get(pool, ())), tuple(of_engines.get(pool, ())), tuple(of_gateways.get(pool, ()))
             )
             for pool in sorted({*of_gpus, *of_engines, *of_gateways})
         }
+
+
+def _is_clean(reading: Reading) -> bool:
+    samples: list[tuple[tuple[object, ...], type, int]]
+    samples = [(gpu, GpuSample, _GPU_HEAD) for gpu in reading.gpus]
+    samples += [(engine, EngineSample, _ENGINE_HEAD) for _, engine in reading.engines]
+    samples += [(gateway, GatewaySample, _GATEWAY_HEAD) for _, gateway in reading.gateways]
+    return all(type(sample) is kind and _all_finite(sample[head:]) for sample, kind, head in samples)
+
+
+def _all_finite(tail: tuple[object, ...]) -> bool:
+    """Whether all of these are plain finite numbers, or missing: found without asking each."""
+    if not _PLAIN.issuperset(map(type, tail)):
+        return False
+    numbers = cast("tuple[float | None, ...]", tail)
+    return math.isfinite(sum(filter(None, numbers)))  # one that is not finite leaves no finite sum
 
 
 def _same_gpu(first: GpuSample, second: GpuSample) -> GpuSample:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from flyball_cli.twin_check import check
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, LogFormat, LogsConfig, TwinConfig, TwinEngineConfig
 from flyball_service.logs import configure_logs
@@ -20,6 +21,9 @@ LAST_PORT = 65_535
 @click.group()
 def twin() -> None:
     """Small engines with real doors: OpenAI's HTTP, vLLM's metrics, the attach stream."""
+
+
+twin.add_command(check)
 
 
 @twin.command()

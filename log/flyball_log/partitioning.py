@@ -4,6 +4,8 @@ Frozen for ever: were it to change, a pool's history would be split over two
 partitions. Needs no log, so that an agent can compute it before it has one.
 """
 
+from functools import lru_cache
+
 _MASK = 0xFFFFFFFF
 _SEED = 0x9747B28C
 _MIX = 0x5BD1E995
@@ -24,6 +26,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+@lru_cache(maxsize=4096)
 def partition_of(key: str, partitions: int) -> int:
     """The partition of `key` (UTF-8) among `partitions`, as Kafka's default partitioner."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions

@@ -32,8 +32,11 @@ MAX_NAME = 200
 
 def read_document(text: str, file: str = "policy document") -> PolicyDocument:
     """The document that `text` (YAML) declares; `InvalidDocument` with the place if it is wrong."""
-    node = compose(text, file, MAX_BYTES)
-    reader = DocumentReader(file)
+    return read_node(DocumentReader(file), compose(text, file, MAX_BYTES))
+
+
+def read_node(reader: DocumentReader, node: yaml.Node) -> PolicyDocument:
+    """The document that stands at a node, perhaps within another one; raises as `read_document`."""
     fields: dict[str, tuple[str, Parse]] = {
         "version": ("version", reader.number(1, 1, int)),
         "mode": ("mode", lambda n: Mode(reader.choice(tuple(m.value for m in Mode))(n))),

@@ -73,9 +73,10 @@ def chat_source() -> Source:
     return source
 
 
-def encode(frame: Frame) -> bytes:
-    """A frame as text, padded to something like its size in life."""
-    return json.dumps([*frame[:7]]).encode() + b" " * 200
+def encode(frame: Frame) -> tuple[bytes, bytes]:
+    """A frame as text, live and as backlog, padded to something like its size in life."""
+    live, backlog = ([*frame[:6], late] for late in (False, True))
+    return json.dumps(live).encode() + b" " * 200, json.dumps(backlog).encode() + b" " * 200
 
 
 class FakeLog:

@@ -25,7 +25,7 @@ from flyball_controller.serving.shedding import (
 )
 from flyball_core.frames import EngineSample, Frame
 from flyball_core.ids import AgentId, BootId, EngineId, Incarnation, PoolId
-from flyball_proto.codec import decode_input, encode_input
+from flyball_proto.codec import decode_input, encode_frame
 
 POOL = PoolId("chat")
 ENGINES = ("e0", "e1", "e2", "e3")
@@ -79,7 +79,7 @@ class Node:
             samplers=(Engines(),),
             spool=self.spool,
             shipper=self.shipper,
-            encode=encode_input,
+            encode=encode_frame,
         )
 
     def live(self, seconds: int) -> None:

@@ -20,7 +20,7 @@ from flyball_core.frames import (
 from flyball_core.ids import AgentId, BootId, EngineId, GatewayId, Incarnation, PoolId
 from flyball_core.inputs import Body, Malformed, OverrideSet
 from flyball_core.knobs import Value
-from flyball_proto.codec import decode_input, encode_input
+from flyball_proto.codec import decode_input, encode_frame, encode_input
 
 T = TypeVar("T")
 
@@ -87,6 +87,14 @@ def test_frames_come_back(frame: Frame) -> None:
 
     assert frame == back
     assert encode_input(frame) == encode_input(back)
+
+
+@given(frames())
+def test_both_forms_of_a_frame_are_what_each_would_be_alone(frame: Frame) -> None:
+    """A frame written live and as backlog in one go has the bytes of each written by itself."""
+    alone = encode_input(frame._replace(backlog=False)), encode_input(frame._replace(backlog=True))
+
+    assert alone == encode_frame(frame)
 
 
 @given(frames())

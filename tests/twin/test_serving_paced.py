@@ -18,7 +18,7 @@ from twin_parts import ask, with_blocks
 def test_tokens_come_out_at_the_times_of_virtual_time() -> None:
     """Rung a little late at every step, requests still finish exactly when the engine in virtual time ends them."""
     clock = HandClock(0.0)
-    paced, plain = paced_engine(clock), Engine(EngineId("e0"), ENGINE_MODEL, "graphs")
+    paced, plain = paced_engine(clock), Engine(EngineId("e0"), ENGINE_MODEL, "graphs", stepped=True)
     asked = [(prompt, 1 + prompt % 90) for prompt in range(50, 3000, 200)]
     streams = [paced.submit(prompt, output, "length") for prompt, output in asked]
     # The first starts its step alone, as it does behind an HTTP door; the others join at the next.

@@ -6,7 +6,7 @@ from flyball_agents.engine_adapter import EngineControls, SettingsSurface
 from flyball_agents.gateway_adapter import GatewayControls, LanePlace, TableDefaults, TableSurface
 from flyball_core.errors import Rejected
 from flyball_core.frames import BandwidthSource
-from flyball_core.ids import EngineId
+from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.doors import EngineDoor, GatewayDoor, Probe
 from flyball_twin.fleet import Fleet
@@ -15,6 +15,7 @@ from flyball_twin.physics import ENGINE_MODEL
 from twin_parts import ask, fleet_of
 
 E0, E1 = EngineId("e0"), EngineId("e1")
+POOL = PoolId("")
 
 
 def busy_fleet() -> Fleet:
@@ -46,7 +47,7 @@ def test_a_setting_that_fails_is_put_back() -> None:
 def test_a_table_goes_through_a_gateways_surface() -> None:
     """Weights, caps and lanes are set, read back with their types, and used."""
     fleet = busy_fleet()
-    controls: GatewayControls = GatewayDoor(fleet)
+    controls: GatewayControls = GatewayDoor(fleet, POOL)
     surface = TableSurface(controls, TableDefaults(lane=LanePlace(0, 30.0), most_wait_s=MAX_WAIT_S))
     table = {"weight:e0": 40, "cap:e1": 12, "priority:bulk": 5, "max_wait_s:bulk": 45.0}
     surface.apply(table)
@@ -61,7 +62,7 @@ def test_a_table_goes_through_a_gateways_surface() -> None:
 def test_room_made_through_the_door_is_used_at_once() -> None:
     """Raising a cap sends on what waited."""
     fleet = busy_fleet()
-    door = GatewayDoor(fleet)
+    door = GatewayDoor(fleet, POOL)
     door.set_cap(E0, 1)
     door.set_cap(E1, 1)
     fleet.run_until(0.5)
@@ -92,9 +93,9 @@ def test_a_restart_through_the_door_shows_in_readiness_and_incarnation() -> None
 def test_samples_carry_raw_counters_and_no_more_than_there_is() -> None:
     """Counters are the engine's own; what it has not (drafts, prefix cache, power, clocks) is None."""
     fleet = busy_fleet()
-    probe = Probe(fleet.engines[E0], 0)
+    probe = Probe(fleet.engines[E0], (0,))
     fleet.run_until(2.0)
-    gpu, engine = probe.sample(2.0)
+    (gpu,), engine = probe.sample(2.0)
 
     assert engine is not None
     assert (engine.requests_running, engine.requests_waiting) == (4, 0)
@@ -109,15 +110,15 @@ def test_samples_carry_raw_counters_and_no_more_than_there_is() -> None:
 def test_bandwidth_is_measured_between_two_samples() -> None:
     """None at the first; then bytes read over time and peak, at most what a degraded GPU has left."""
     fleet = busy_fleet()
-    probe = Probe(fleet.engines[E0], 0)
-    first, _ = probe.sample(0.0)
+    probe = Probe(fleet.engines[E0], (0,))
+    (first,), _ = probe.sample(0.0)
     fleet.run_until(3.0)
-    healthy, _ = probe.sample(3.0)
+    (healthy,), _ = probe.sample(3.0)
     fleet.engines[E0].set_bandwidth_factor(0.4)
     fleet.run_until(3.5)
     probe.sample(3.5)
     fleet.run_until(6.0)
-    degraded, _ = probe.sample(6.0)
+    (degraded,), _ = probe.sample(6.0)
 
     assert (first.hbm_bandwidth_ratio, first.hbm_bandwidth_source) == (None, BandwidthSource.NONE)
     assert healthy.hbm_bandwidth_source is BandwidthSource.GPM
@@ -130,10 +131,10 @@ def test_bandwidth_is_measured_between_two_samples() -> None:
 def test_an_idle_gpu_moves_nothing() -> None:
     """Zero is a measurement here, not a missing one."""
     fleet = fleet_of(1, [])
-    probe = Probe(fleet.engines[E0], 0)
+    probe = Probe(fleet.engines[E0], (0,))
     probe.sample(0.0)
     fleet.run_until(1.0)
-    gpu, engine = probe.sample(1.0)
+    (gpu,), engine = probe.sample(1.0)
 
     assert (gpu.hbm_bandwidth_ratio, gpu.sm_busy_ratio) == (0.0, 0.0)
     assert engine is not None
@@ -143,12 +144,12 @@ def test_an_idle_gpu_moves_nothing() -> None:
 def test_a_restart_resets_counters_and_hides_the_engine_meanwhile() -> None:
     """While it relaunches there is a GPU sample only; then counters start again under a new incarnation."""
     fleet = busy_fleet()
-    probe = Probe(fleet.engines[E0], 0)
+    probe = Probe(fleet.engines[E0], (0,))
     fleet.run_until(5.0)
     _, before = probe.sample(5.0)
     fleet.restart(E0, {})
     fleet.run_until(10.0)
-    gpu, during = probe.sample(10.0)
+    (gpu,), during = probe.sample(10.0)
     fleet.run_until(60.0)
     _, after = probe.sample(60.0)
 

@@ -1,4 +1,4 @@
-"""One engine: steps take what the roofline says, knobs hold, counters count, a restart starts over."""
+"""One engine: steps take what they cost, knobs hold, counters count, a restart starts over."""
 
 import pytest
 
@@ -6,14 +6,19 @@ from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.engine import NEVER, Engine
-from flyball_twin.physics import ENGINE_MODEL, GRAPHS, SPLITKV, EngineModel, Roofline
+from flyball_twin.physics import ENGINE_MODEL, VARIANTS, EngineModel, GpuCondition, StepCost
 from flyball_twin.sequences import Sequence
 from twin_parts import ask, with_blocks
 
 
-def engine_of(model: EngineModel = ENGINE_MODEL, variant: str = "graphs") -> Engine:
-    """A fresh engine."""
-    return Engine(EngineId("e0"), model, variant)
+def engine_of(model: EngineModel = ENGINE_MODEL, variant: str = "graphs", *, stepped: bool = True) -> Engine:
+    """A fresh engine that takes every step by itself."""
+    return Engine(EngineId("e0"), model, variant, stepped=stepped)
+
+
+def cost_of(bandwidth: float = 1.0, variant: str = "graphs") -> StepCost:
+    """What its steps cost."""
+    return ENGINE_MODEL.cost(VARIANTS[variant], GpuCondition(bandwidth=bandwidth))
 
 
 def drain(engine: Engine, from_s: float = 0.0) -> list[Sequence]:
@@ -28,13 +33,13 @@ def drain(engine: Engine, from_s: float = 0.0) -> list[Sequence]:
 def test_a_lone_request_takes_exactly_its_steps() -> None:
     """First token after one prefill step, each further one after a decode step over the tokens so far."""
     engine = engine_of()
-    roofline = Roofline(ENGINE_MODEL, GRAPHS, 1.0)
+    cost = cost_of()
     engine.submit(ask(0, prompt=100, output=4), 5.0)
     (done,) = drain(engine, 5.0)
-    first_s = 5.0 + roofline.step_s(1, 100, 100, 100 * 101 / 2)
+    first_s = 5.0 + cost.step_s(0, 0, [(0, 100)])
     last_s = first_s
     for context in (100, 101, 102):
-        last_s += roofline.step_s(1, context, 1, 0.0)
+        last_s += cost.step_s(1, context)
 
     assert (first_s, last_s) == (done.first_token_s, done.finished_s)
 
@@ -53,7 +58,7 @@ def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget() -> None:
 
 
 def test_lost_bandwidth_slows_decoding_from_the_next_step_on() -> None:
-    """The step under way ends as it would have; the next follows the weaker roofline."""
+    """The step under way ends as it would have; the next is that of the weaker GPU."""
     engine = engine_of()
     engine.submit(ask(0, prompt=100, output=50), 0.0)
     engine.begin(0.0)
@@ -61,10 +66,10 @@ def test_lost_bandwidth_slows_decoding_from_the_next_step_on() -> None:
     engine.set_bandwidth_factor(0.4)
     engine.finish_step()
     engine.begin(first_s)
-    slow = Roofline(ENGINE_MODEL, GRAPHS, 0.4)
 
-    assert first_s == Roofline(ENGINE_MODEL, GRAPHS, 1.0).step_s(1, 100, 100, 5050.0)
-    assert first_s + slow.step_s(1, 100, 1, 0.0) == engine.step_end_s
+    assert first_s == cost_of().step_s(0, 0, [(0, 100)])
+    assert first_s + cost_of(0.4).step_s(1, 100) == engine.step_end_s
+    assert cost_of(0.4).step_s(1, 100) > 1.5 * cost_of().step_s(1, 100)
 
 
 def test_counters_agree_with_the_requests() -> None:
@@ -106,7 +111,7 @@ def test_read_bytes_follow_the_step_under_way() -> None:
     engine.submit(ask(0, prompt=100, output=5), 0.0)
     engine.begin(0.0)
     end_s = engine.step_end_s
-    step_bytes = ENGINE_MODEL.model.weight_bytes + 100 * ENGINE_MODEL.model.kv_bytes_per_token
+    step_bytes = cost_of().read_bytes(0, 0, [(0, 100)])
 
     assert engine.read_bytes_by(end_s / 2) == pytest.approx(step_bytes / 2)
     engine.finish_step()
@@ -120,9 +125,9 @@ def test_bandwidth_never_exceeds_what_the_gpu_has() -> None:
         engine = engine_of(variant="splitkv")
         engine.set_bandwidth_factor(factor)
         for id_ in range(12):
-            engine.submit(ask(id_, prompt=8000, output=200), 0.0)
+            engine.submit(ask(id_, prompt=8000, output=800), 0.0)
         end_s = max(item.finished_s or 0.0 for item in drain(engine))
-        limit = ENGINE_MODEL.gpu.hbm_bytes_per_s * ENGINE_MODEL.gpu.hbm_efficiency * factor
+        limit = ENGINE_MODEL.gpu.hbm_bytes_per_s * factor
 
         assert 0.3 * limit < engine.read_bytes_by(end_s) / end_s < limit
 
@@ -181,7 +186,7 @@ def test_a_restart_aborts_then_comes_back_as_new() -> None:
     engine.submit(ask(10, prompt=100, output=1), 60.0)
     (done,) = drain(engine, 60.0)
     # The GPU is still the degraded one.
-    assert done.finished_s == 60.0 + Roofline(ENGINE_MODEL, SPLITKV, 0.4).step_s(1, 100, 100, 5050.0)
+    assert done.finished_s == 60.0 + cost_of(0.4, "splitkv").step_s(0, 0, [(0, 100)])
 
 
 @pytest.mark.parametrize("values", [{VARIANT: "warp"}, {VARIANT: 3}, {BATCH_CAP: 4}, {"speed": 9}])
@@ -199,7 +204,7 @@ def test_a_restart_with_wrong_values_leaves_the_engine_running(values: dict[str,
 
 def test_an_unknown_variant_is_refused_with_the_choices() -> None:
     """The message names what there is."""
-    with pytest.raises(Rejected, match="graphs, splitkv"):
+    with pytest.raises(Rejected, match="variant takes one of graphs, splitkv"):
         engine_of(variant="eager")
 
 

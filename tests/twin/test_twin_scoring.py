@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from flyball_core.errors import Rejected
-from flyball_core.ids import EngineId
-from flyball_twin.fleet import Outcome
+from flyball_core.ids import EngineId, PoolId
+from flyball_twin.outcomes import Outcome, Status
 from flyball_twin.scoring import Slo, percentile, score, timeline
+from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 from twin_parts import ask
 
@@ -18,11 +19,18 @@ def done(request: Request, ttft_s: float, tpot_s: float) -> Outcome:
     first_s = request.arrival_s + ttft_s
     return Outcome(
         request=request,
+        pool=PoolId(""),
         engine=EngineId("e0"),
         first_token_s=first_s,
-        finished_s=first_s + tpot_s * (request.output_tokens - 1),
-        preemptions=0,
-        attempts=1,
+        ended_s=first_s + tpot_s * (request.output_tokens - 1),
+    )
+
+
+def missed(request: Request, status: Status, first_s: float = NEVER) -> Outcome:
+    """One that ended otherwise, a second after it came."""
+    at_s = request.arrival_s + 1.0
+    return Outcome(
+        request=request, pool=PoolId(""), engine=None, status=status, ended_s=at_s, first_token_s=first_s, attempts=0
     )
 
 
@@ -39,6 +47,17 @@ def test_each_bound_of_an_objective_counts() -> None:
     assert SLOS[0].met(done(ask(2, output=1), 1.0, 0.0))
 
 
+def test_what_did_not_finish_meets_no_objective() -> None:
+    """Not even one that promises nothing, nor one whose first token was in time; and it has no pace."""
+    free = Slo(lane="realtime")
+    for status in (Status.REFUSED, Status.ABANDONED, Status.LOST, Status.OPEN):
+        outcome = missed(ask(0), status, first_s=0.1)
+
+        assert not free.met(outcome)
+        assert (outcome.finished, outcome.finished_s, outcome.tpot_s) == (False, NEVER, None)
+    assert free.met(done(ask(0), 1.0, 0.1))
+
+
 def test_all_arrivals_count() -> None:
     """Attainment and goodput are over what arrived, percentiles over what finished."""
     requests = [ask(0), ask(1), ask(2, lane="bulk"), ask(3, 50.0)]
@@ -50,6 +69,23 @@ def test_all_arrivals_count() -> None:
     assert result.slo_goodput_rps == 0.02
     assert (result.ttft_p50_s, result.ttft_p99_s) == (1.0, 3.0)
     assert result.tpot_p99_s == pytest.approx(0.02)
+    assert result.unfinished == {"open": 2}
+
+
+def test_what_did_not_finish_is_told_apart() -> None:
+    """Refused, given up, lost and open requests are counted by their names, and leave the percentiles alone."""
+    requests = [ask(id_) for id_ in range(5)]
+    outcomes = {
+        0: done(requests[0], 1.0, 0.01),
+        1: missed(requests[1], Status.REFUSED),
+        2: missed(requests[2], Status.LOST, first_s=0.5),
+        3: missed(requests[3], Status.ABANDONED),
+    }
+    result = score(requests, outcomes, SLOS, to_s=10.0)
+
+    assert result.unfinished == {"refused": 1, "abandoned": 1, "lost": 1, "open": 1}
+    assert (result.arrivals, result.finished, result.attained) == (5, 1, 1)
+    assert result.ttft_p50_s == result.ttft_p99_s == 1.0
 
 
 def test_a_span_holds_the_requests_that_arrived_in_it() -> None:

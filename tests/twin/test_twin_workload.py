@@ -20,13 +20,12 @@ def write(folder: Path, text: str, name: str = "t") -> None:
 
 
 def test_the_bundled_traces_are_what_their_readme_says() -> None:
-    """Row counts, spans and sizes of both, and all of it small."""
+    """Row counts, spans and sizes of both."""
     chat, long = load_trace(AZURE_CHAT), load_trace(MOONCAKE)
 
     assert (len(chat), chat[0].arrival_s, chat[-1].arrival_s) == (9739, 0.0, 1750.8459)
     assert (len(long), max(row.prompt_tokens for row in long)) == (2714, 123192)
     assert long[-1].arrival_s < 900.0
-    assert sum(path.stat().st_size for path in DATA.iterdir()) < 300_000
 
 
 def test_batches_of_equal_arrivals_were_spread_out() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
 from flyball_twin.engine import Engine
-from flyball_twin.fleet import BandwidthFault, Fleet
+from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS, ENGINE_MODEL, EngineModel
+from flyball_twin.scenario.model import Fault
 from flyball_twin.workload import Request
 
 LANES = (LaneRule(lane="realtime", priority=0, max_wait_s=0.0), LaneRule(lane="bulk", priority=10, max_wait_s=30.0))
@@ -34,8 +35,8 @@ def fleet_of(
     *,
     model: EngineModel = ENGINE_MODEL,
     variant: str = "graphs",
-    faults: Iterable[BandwidthFault] = (),
+    faults: Iterable[Fault] = (),
 ) -> Fleet:
     """Engines `e0`, `e1`, … of one variant behind a gateway with lanes realtime and bulk."""
     engines = [Engine(EngineId(f"e{index}"), model, variant) for index in range(count)]
-    return Fleet(engines, Gateway([engine.id for engine in engines], LANES), tuple(requests), faults)
+    return Fleet.single(engines, Gateway([engine.id for engine in engines], LANES), tuple(requests), faults)

@@ -18,7 +18,7 @@ from flyball_agents.spool import Spool
 from flyball_core.errors import LogUnavailable
 from flyball_core.ids import AgentId, BootId, GatewayId, PoolId
 from flyball_log.interface import Log
-from flyball_proto.codec import encode_input
+from flyball_proto.codec import encode_frame
 from flyball_twin.clocks import NodeClock
 from flyball_twin.doors import GatewayProbe, Probe
 from flyball_twin.fleet import Fleet
@@ -60,9 +60,7 @@ class NodeLink:
 class NodeSampler:
     """One node of a fleet as a sampler: its GPUs, the engines on them, perhaps the gateway."""
 
-    def __init__(
-        self, probes: Sequence[tuple[PoolId, Probe]], gateways: Sequence[tuple[PoolId, GatewayProbe]]
-    ) -> None:
+    def __init__(self, probes: Sequence[tuple[PoolId, Probe]], gateways: Sequence[tuple[PoolId, GatewayProbe]]) -> None:
         self.name = "twin"
         self._probes = tuple(probes)
         self._gateways = tuple(gateways)
@@ -107,7 +105,7 @@ def _agent(name: str, sampler: NodeSampler, link: NodeLink, folder: Path, seed: 
         samplers=[sampler],
         spool=spool,
         shipper=shipper,
-        encode=encode_input,
+        encode=encode_frame,
     )
     return _Agent(agent, shipper, spool, link)
 
@@ -131,7 +129,9 @@ class FleetAgents:
         self._agents: list[_Agent] = []
         for index, (node, clock) in enumerate(nodes.items()):
             probes = [(pools[place.pool], Probe(fleet.engines[place.engine], place.gpus)) for place in node.places]
-            gateways = [] if index else [(pools[pool], GatewayProbe(fleet.pools[pool].gateway, GATEWAY)) for pool in pools]
+            gateways = (
+                [] if index else [(pools[pool], GatewayProbe(fleet.pools[pool].gateway, GATEWAY)) for pool in pools]
+            )
             name = f"{folder.name}-{node.name}"
             self._agents.append(_agent(name, NodeSampler(probes, gateways), NodeLink(log, clock), folder / name, seed))
 

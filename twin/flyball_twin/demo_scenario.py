@@ -14,14 +14,24 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
 from flyball_twin.engine import Engine
-from flyball_twin.fleet import BandwidthFault, Fleet
+from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import Gateway
 from flyball_twin.physics import ENGINE_MODEL, GRAPHS, SPLITKV, EngineModel
+from flyball_twin.scenario.model import Fault, FaultKind
 from flyball_twin.scoring import Slo
 from flyball_twin.workload import AZURE_CHAT, DATA, MOONCAKE, Request, Segment, splice
 
 REALTIME = "realtime"
 BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandwidthFault:
+    """From `at_s` on, an engine's GPU has this share of its HBM bandwidth."""
+
+    at_s: float
+    engine: EngineId
+    factor: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,17 @@ class Scenario:
     def build_fleet(self, requests: tuple[Request, ...]) -> Fleet:
         """A fleet at its defaults, at time 0, with these requests to come."""
         engines = [Engine(engine, self.engine_model, variant) for engine, variant in self.variants.items()]
-        return Fleet(engines, Gateway(self.variants, self.lane_rules), requests, self.faults)
+        faults = [
+            Fault(
+                kind=FaultKind.BANDWIDTH,
+                target=fault.engine,
+                from_s=fault.at_s,
+                to_s=float("inf"),
+                factor=fault.factor,
+            )
+            for fault in self.faults
+        ]
+        return Fleet.single(engines, Gateway(self.variants, self.lane_rules), requests, faults)
 
     def shortened(self, duration_s: float) -> "Scenario":
         """The same scenario cut off after `duration_s`. Raises `Rejected` unless that is above 0."""

@@ -2,17 +2,22 @@
 
 Thin on purpose: agents, receivers and samplers cannot tell these from the real thing.
 They refuse to show anything that a real fleet would not (no clairvoyant bandwidth factor,
-no future arrivals), and what an engine does not count is None, not zero.
+no future arrivals), and what an engine does not count is None, not zero. The GPUs of one engine
+are alike, as tensor parallel ranks in lockstep are.
 """
 
 from flyball_agents.gateway_adapter import GatewayReading, LanePlace
 from flyball_core.frames import BandwidthSource, EngineSample, GatewaySample, GpuSample
-from flyball_core.ids import EngineId, GatewayId, Incarnation
+from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
 from flyball_core.knobs import KnobSpec, Setting, Value
 from flyball_twin.engine import Engine
 from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS
+
+
+HARDWARE_SLOWDOWN = 0x8
+"""NVML's `nvmlClocksEventReasonHwSlowdown`: what a GPU says that runs below its clock because it is too hot."""
 
 
 class EngineDoor:
@@ -50,11 +55,11 @@ class EngineDoor:
 
 
 class GatewayDoor:
-    """`GatewayControls` of a fleet's gateway; a change that makes room is used at once."""
+    """`GatewayControls` of one pool of a fleet's gateway; a change that makes room is used at once."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, pool: PoolId) -> None:
         self._fleet = fleet
-        self._gateway = fleet.gateway
+        self._gateway = fleet.pools[pool].gateway
 
     def read(self) -> GatewayReading:
         """The effective table."""
@@ -82,22 +87,23 @@ class GatewayDoor:
 
 
 class Probe:
-    """What a node agent can read of one engine and its GPU."""
+    """What a node agent can read of one engine and its GPUs, which share its work evenly."""
 
-    def __init__(self, engine: Engine, gpu_index: int) -> None:
+    def __init__(self, engine: Engine, gpus: tuple[int, ...]) -> None:
+        """`gpus` are their indices on the node."""
         self._engine = engine
-        self._index = gpu_index
+        self._gpus = gpus
         self._last_s: float | None = None
         self._read_bytes = self._busy_s = 0.0
 
-    def sample(self, now_s: float) -> tuple[GpuSample, EngineSample | None]:
-        """GPU and engine now; ratios are over the time since the last call, None at the first.
+    def sample(self, now_s: float) -> tuple[tuple[GpuSample, ...], EngineSample | None]:
+        """GPUs and engine now; ratios are over the time since the last call, None at the first.
 
         There is no engine sample while the engine relaunches: its metrics cannot be reached.
         """
-        return self._gpu(now_s), self._sample_engine() if self._engine.ready else None
+        return self._sample_gpus(now_s), self._sample_engine() if self._engine.ready else None
 
-    def _gpu(self, now_s: float) -> GpuSample:
+    def _sample_gpus(self, now_s: float) -> tuple[GpuSample, ...]:
         engine, gpu = self._engine, self._engine.model.gpu
         read_bytes, busy_s = engine.read_bytes_by(now_s), engine.busy_by(now_s)
         bandwidth: float | None = None
@@ -108,11 +114,11 @@ class Probe:
             # Summed up from steps, so it may exceed 1 by a rounding error.
             busy = min(1.0, (busy_s - self._busy_s) / elapsed_s)
         self._last_s, self._read_bytes, self._busy_s = now_s, read_bytes, busy_s
-        return GpuSample(
-            gpu_index=self._index,
+        first = GpuSample(
+            gpu_index=self._gpus[0],
             uuid=f"GPU-{engine.id}",
             hbm_bandwidth_source=BandwidthSource.NONE if bandwidth is None else BandwidthSource.GPM,
-            throttle_reasons=0,
+            throttle_reasons=HARDWARE_SLOWDOWN if engine.condition.clock < 1.0 else 0,
             sm_busy_ratio=busy,
             # Every kernel of a step touches memory, so the two shares of time are one.
             memory_time_ratio=busy,
@@ -121,14 +127,17 @@ class Probe:
             hbm_used_bytes=gpu.hbm_bytes * engine.model.memory_share if engine.ready else None,
             hbm_total_bytes=gpu.hbm_bytes,
         )
+        others = (first._replace(gpu_index=index, uuid=f"GPU-{engine.id}-{index}") for index in self._gpus[1:])
+        return first, *others
 
     def _sample_engine(self) -> EngineSample:
         engine, counters, batch = self._engine, self._engine.counters, self._engine.batch
+        cached, drafted = engine.scheduling.prefix_cache, engine.model.draft_tokens > 0
         return EngineSample(
             engine=engine.id,
             incarnation=engine.incarnation,
             rank=0,
-            gpus=(self._index,),
+            gpus=self._gpus,
             variant=engine.variant,
             requests_running=batch.running,
             requests_waiting=len(batch.waiting),
@@ -144,6 +153,10 @@ class Probe:
             itl_count=counters.itl_count,
             queue_s_sum=counters.queue_s_sum,
             queue_count=counters.queue_count,
+            prefix_queried_tokens_total=counters.prefix_queries if cached else None,
+            prefix_hit_tokens_total=counters.prefix_hits if cached else None,
+            drafted_tokens_total=counters.draft_tokens if drafted else None,
+            accepted_tokens_total=counters.accepted_tokens if drafted else None,
             e2e_s_sum=counters.e2e_s_sum,
             e2e_count=counters.e2e_count,
             steps_total=counters.steps,

@@ -1,101 +1,75 @@
-"""One simulated engine: steps in virtual time, live knobs, a restart, and its counters.
+"""One simulated engine: steps in virtual time, live knobs, faults, a restart, and its counters.
 
-An engine is advanced from outside: `begin` schedules a step, which ends at `step_end_s`,
-and `finish_step` settles it. Time is only ever a number handed in or summed up from step
-times, so a run is exact and repeatable however it is cut into pieces. The engine refuses
-to route, to queue by lane or to decide anything; it takes what it is given in order.
+An engine is advanced from outside: `begin` schedules what comes next, which ends at `step_end_s`,
+and `finish_step` settles it. That is one step; or, while the same sequences decode and nothing else is
+to be decided, as many as there are until something is: a stretch (see `leaping`), which an arrival
+or a change cuts short at the end of the step under way. Time is only ever a number handed in or
+summed up from step times, so a run is repeatable however it is cut into pieces. The engine refuses to
+route, to queue by lane or to decide anything; it takes what it is given.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, KnobClass, KnobKind, KnobSpec, Setting, Value
-from flyball_twin.physics import BLOCK_TOKENS, VARIANTS, EngineModel, Roofline
+from flyball_twin.counters import Counters
+from flyball_twin.leaping import DecodeLines, Line, Stretch, point
+from flyball_twin.physics import BLOCK_TOKENS, VARIANTS, Chunk, EngineModel, GpuCondition
 from flyball_twin.scheduler import Batch
+from flyball_twin.scheduling import Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
-
-MAX_ACTIVE_REQUESTS = 256
-MAX_BATCHED_TOKENS = 8192
-"""Start-up ceilings and values of every engine. 8192 is vLLM's default for an API server on a GPU of
-70 GiB and more; its request cap was 256 in V1's first releases and is 1024 in later ones. With the
-requests of the bundled traces, the KV cache of these engines is full before 256 of them run."""
 
 NEVER = float("inf")
 
 Done = Callable[[list[Sequence]], None]
 """Told of the sequences that a step finished."""
 
-KNOBS = (
-    KnobSpec(
-        name=BATCH_CAP,
-        knob_class=KnobClass.LIVE,
-        kind=KnobKind.INTEGER,
-        safe=MAX_ACTIVE_REQUESTS,
-        minimum=1,
-        maximum=MAX_ACTIVE_REQUESTS,
-        unit="requests",
-    ),
-    KnobSpec(
-        name=TOKEN_BUDGET,
-        knob_class=KnobClass.LIVE,
-        kind=KnobKind.INTEGER,
-        safe=MAX_BATCHED_TOKENS,
-        # Never below the request cap's ceiling, so that every running decode gets its token.
-        minimum=MAX_ACTIVE_REQUESTS,
-        maximum=MAX_BATCHED_TOKENS,
-        unit="tokens",
-    ),
-)
-"""The live knobs; the restart knob's safe value depends on the engine."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What an engine counts since its incarnation began; the names of `EngineSample`."""
-
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    requests_finished: int = 0
-    requests_aborted: int = 0
-    preemptions: int = 0
-    ttft_s_sum: float = 0.0
-    ttft_count: int = 0
-    itl_s_sum: float = 0.0
-    itl_count: int = 0
-    queue_s_sum: float = 0.0
-    queue_count: int = 0
-    e2e_s_sum: float = 0.0
-    e2e_count: int = 0
-    steps: int = 0
-    step_s: float = 0.0
-    read_bytes: float = 0.0
-    flops: float = 0.0
+AS_VLLM = Scheduling()
+HEALTHY = GpuCondition()
 
 
 class Engine:
-    """One engine on one GPU. `variant` names one of `VARIANTS`; raises `Rejected` for another.
+    """One engine on its GPUs. `variant` names one of `VARIANTS`; raises `Rejected` for another.
 
-    `life` tells its incarnations from those of an earlier process that had the same id; a
-    simulation, which has but one life, leaves it empty.
+    `scheduling` is how it was started; `stepped` makes it take each step by itself at its exact cost, as the
+    reference that leaping is held to. `life` tells its incarnations from those of an earlier process
+    that had the same id; a simulation, which has but one life, leaves it empty.
     """
 
-    def __init__(self, engine_id: EngineId, model: EngineModel, variant: str, *, life: str = "") -> None:
+    def __init__(
+        self,
+        engine_id: EngineId,
+        model: EngineModel,
+        variant: str,
+        *,
+        life: str = "",
+        scheduling: Scheduling = AS_VLLM,
+        stepped: bool = False,
+    ) -> None:
         self.id = engine_id
         self._life = f"{life}-" if life else ""
         self.model = model
+        self.scheduling = scheduling
+        self.stepped = stepped
         self.step_end_s = NEVER
-        """When the step under way ends; infinity while there is none."""
+        """When the step or stretch under way ends; infinity while there is none."""
         self.ready_at_s = NEVER
         """When a relaunch is through; infinity while none is under way."""
-        self.bandwidth_factor = 1.0
-        self.hbm_bytes = 0.0
+        self.condition = HEALTHY
         self.busy_s = 0.0
-        """Bytes read and time computed by the GPU in settled steps, over all incarnations."""
-        self._step_start_s = self._step_bytes = self._step_busy_s = self._step_flops = 0.0
+        """Time computed by the GPU in settled stretches, over all incarnations."""
+        self._read_before = 0.0
+        self._up = self._draining = False
+        self._now_s = 0.0
+        self._stalled_until_s = self._stalled_s = 0.0
+        self._longest = min(model.model.max_context_tokens, model.kv_blocks * BLOCK_TOKENS)
+        self._stretch = Stretch()
+        self._caught = self._stepping = self._resident = 0
         self._starts = 0
+        self._live = _live_knobs(model)
         self._safe_variant = self._next_variant = variant
         self._launch(variant)
 
@@ -105,16 +79,59 @@ class Engine:
         self.variant = variant
         self._starts += 1
         self.incarnation = Incarnation(f"{self.id}-{self._life}{self._starts}")
-        self.max_active_requests = MAX_ACTIVE_REQUESTS
-        self.max_batched_tokens = MAX_BATCHED_TOKENS
-        self.batch = Batch(self.model.kv_blocks)
-        self.counters = Counters()
-        self._roofline = Roofline(self.model, VARIANTS[variant], self.bandwidth_factor)
+        self.max_active_requests = self.model.max_active_requests
+        self.max_batched_tokens = self.model.max_batched_tokens
+        self._batch = self._empty_batch()
+        self._counters = Counters()
+        self._up, self._draining = True, False
+        self._price()
+
+    def _empty_batch(self) -> Batch:
+        return Batch(self.model.kv_blocks, self.scheduling, self.model.draft_tokens)
+
+    def _price(self) -> None:
+        """What steps cost as of now."""
+        self._cost = self.model.cost(VARIANTS[self.variant], self.condition)
+        self._lines = DecodeLines(self._cost)
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests: not while it relaunches."""
-        return self.ready_at_s == NEVER
+        """Whether it is up: not while it relaunches or is dead."""
+        return self._up
+
+    @property
+    def draining(self) -> bool:
+        """Whether it finishes what it has and takes nothing new."""
+        return self._draining
+
+    @property
+    def batch(self) -> Batch:
+        """Its requests, as of the end of the last step by the time that it was run to."""
+        ended = self._stretch.ended_by(self._now_s)
+        if ended > self._caught:
+            self._batch.advance(ended - self._caught)
+            self._caught = ended
+        return self._batch
+
+    @property
+    def counters(self) -> Counters:
+        """What this incarnation has counted by the end of the last step by the time that it was run to."""
+        ended = self._stretch.ended_by(self._now_s)
+        if not ended:
+            return self._counters
+        so_far = replace(self._counters)
+        self._count(so_far, ended, self._stretch.after_s(ended), self.batch.put_out)
+        return so_far
+
+    @property
+    def bandwidth_factor(self) -> float:
+        """The share of its HBM bandwidth that the GPU has."""
+        return self.condition.bandwidth
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Bytes read by the GPU in settled stretches, over all incarnations."""
+        return self._read_before + self._counters.read_bytes
 
     def knobs(self) -> tuple[KnobSpec, ...]:
         """The knobs it has, with bounds; the safe variant is the one it was made with."""
@@ -125,7 +142,7 @@ class Engine:
             safe=self._safe_variant,
             choices=tuple(VARIANTS),
         )
-        return (*KNOBS, choice)
+        return (*self._live, choice)
 
     def settings(self) -> Setting:
         """The effective value of every knob."""
@@ -137,32 +154,39 @@ class Engine:
 
     def set_live(self, name: str, value: Value) -> None:
         """Set a live knob; the next step obeys it. Raises `Rejected` for another knob or value."""
-        for spec in KNOBS:
+        for spec in self._live:
             if spec.name == name:
                 if (problem := spec.refuse(value)) is not None:
                     raise Rejected(problem)
                 setattr(self, name, value)
+                self._cut(self._now_s)
                 return
         raise Rejected(f"{name} is not a live knob of {self.id}")
 
+    def set_condition(self, condition: GpuCondition, now_s: float | None = None) -> None:
+        """The GPU is in this condition from the first step on that begins after `now_s` (None: what it was run to)."""
+        self._cut(self._now_s if now_s is None else now_s)
+        self.condition = condition
+        self._price()
+
     def set_bandwidth_factor(self, factor: float) -> None:
         """The GPU has this share of its HBM bandwidth from the next step on. Raises `Rejected` outside (0, 1]."""
-        self._roofline = Roofline(self.model, VARIANTS[self.variant], factor)
-        self.bandwidth_factor = factor
+        self.set_condition(replace(self.condition, bandwidth=factor))
 
     def longest_request_tokens(self) -> int:
         """Prompt and output together of the longest request it can serve."""
-        return min(self.model.model.max_context_tokens, self.model.kv_blocks * BLOCK_TOKENS)
+        return self._longest
 
     def submit(self, request: Request, now_s: float) -> Sequence:
-        """Take a request. Raises `Rejected` if it can never fit, `Fatal` while the engine is down."""
-        if not self.ready:
-            raise Fatal(f"{self.id} was sent a request while it relaunches")
+        """Take a request. Raises `Rejected` if it can never fit, `Fatal` while the engine is down or drains."""
+        if not self._up or self._draining:
+            raise Fatal(f"{self.id} was sent a request while it {'drains' if self._up else 'is down'}")
         tokens = request.prompt_tokens + request.output_tokens
-        if tokens > self.longest_request_tokens():
-            raise Rejected(f"request {request.id} has {tokens} tokens; {self.id} holds {self.longest_request_tokens()}")
-        sequence = Sequence(request=request, arrived_s=now_s, target=request.prompt_tokens)
-        self.batch.waiting.append(sequence)
+        if tokens > self._longest:
+            raise Rejected(f"request {request.id} has {tokens} tokens; {self.id} holds {self._longest}")
+        sequence = Sequence(request, now_s, request.prompt_tokens)
+        if self._batch.queue(sequence, self.max_active_requests):
+            self._cut(now_s)
         return sequence
 
     def abort(self, sequence: Sequence) -> bool:
@@ -170,64 +194,106 @@ class Engine:
 
         Raises `Fatal` while a step is under way: what was planned is computed.
         """
-        if self.step_end_s != NEVER:
+        if self._stretch.steps:
             raise Fatal(f"{self.id} was asked to abort a request in the middle of a step")
-        aborted = self.batch.abort(sequence)
-        self.counters.requests_aborted += aborted
+        aborted = self._batch.abort(sequence)
+        self._counters.requests_aborted += aborted
         return aborted
 
     def begin(self, now_s: float) -> None:
-        """Start the next step unless one is under way or there is nothing to do."""
-        if self.step_end_s != NEVER or self.ready_at_s != NEVER:
+        """Start the next step or stretch unless one is under way or there is nothing to do."""
+        stretch = self._stretch
+        if stretch.steps or self.step_end_s != NEVER or not self._up:
             return
-        batch = self.batch
-        planned = batch.plan(self.max_active_requests, self.max_batched_tokens)
-        for sequence in batch.preempted:
-            sequence.last_token_s = now_s
-            self.counters.preemptions += 1
-        if not planned:
+        if now_s < self._stalled_until_s:
+            self.step_end_s = self._stalled_until_s
             return
-        for sequence, _ in batch.chunks:
+        batch = self._batch
+        steps = batch.plan(self.max_active_requests, self.max_batched_tokens)
+        if batch.preempted:
+            for sequence in batch.preempted:
+                sequence.last_token_s = now_s
+            self._counters.preemptions += len(batch.preempted)
+        if not steps:
+            return
+        self._caught = 0
+        self._resident = batch.decodes
+        stepping = self._stepping = batch.stepping
+        context = batch.decode_context
+        if batch.chunks:
+            stretch.alone(now_s, self._priced_chunks(now_s, stepping, context if stepping else 0))
+        elif self.stepped:
+            stretch.alone(now_s, point(self._cost, stepping, context))
+        else:
+            stretch.leap(now_s, self._lines.at(stepping, context), context, stepping * batch.pace, steps)
+        self.step_end_s = now_s + stretch.after_s(stretch.steps)
+
+    def _priced_chunks(self, now_s: float, stepping: int, context: int) -> Line:
+        """The cost of a step with prefill; and its requests' time in the queue is counted."""
+        pieces: list[Chunk] = []
+        counters = self._counters
+        for sequence, tokens in self._batch.chunks:
+            pieces.append((sequence.computed, tokens))
             if sequence.scheduled_s is None:
                 sequence.scheduled_s = now_s
-                self.counters.queue_s_sum += now_s - sequence.arrived_s
-                self.counters.queue_count += 1
-        step_s = self._roofline.step_s(batch.sequences, batch.context, batch.tokens, batch.pairs)
-        model = self.model.model
-        self._step_start_s = now_s
-        self._step_bytes = model.weight_bytes + model.kv_bytes_per_token * batch.context
-        self._step_flops = 2.0 * model.parameters * batch.tokens + model.attention_flops_per_pair * batch.pairs
-        self._step_busy_s = step_s - self._roofline.overhead_s(batch.sequences)
-        self.step_end_s = now_s + step_s
+                counters.queue_s_sum += now_s - sequence.arrived_s
+                counters.queue_count += 1
+                if sequence.runs is not None:
+                    counters.prefix_queries += sequence.request.prompt_tokens
+                    counters.prefix_hits += sequence.computed
+        return point(self._cost, stepping, context, pieces)
+
+    def _cut(self, now_s: float) -> None:
+        """Have the stretch end with the step under way."""
+        stretch = self._stretch
+        if stretch.steps > 1:
+            stretch.steps = stretch.ended_by(now_s) + 1
+            self.step_end_s = stretch.start_s + stretch.after_s(stretch.steps) + self._stalled_s
 
     def finish_step(self) -> list[Sequence]:
-        """Settle the step under way and return the sequences that it finished."""
-        now_s = self.step_end_s
-        step_s = now_s - self._step_start_s
+        """Settle the step or stretch under way and return the sequences that it finished."""
+        now_s, stretch = self.step_end_s, self._stretch
+        steps = stretch.steps
         self.step_end_s = NEVER
-        self.hbm_bytes += self._step_bytes
-        self.busy_s += self._step_busy_s
-        counters, decodes = self.counters, self.batch.decodes
-        through, finished = self.batch.settle()
-        counters.steps += 1
-        counters.step_s += step_s
-        counters.read_bytes += self._step_bytes
-        counters.flops += self._step_flops
-        counters.generation_tokens += decodes + len(through)
-        # Steps follow each other without a gap while anything decodes.
-        counters.itl_s_sum += decodes * step_s
-        counters.itl_count += decodes
+        if not steps:
+            return []
+        span_s = stretch.after_s(steps) + self._stalled_s
+        through, finished = self._batch.settle(steps - self._caught)
+        counters = self._counters
+        self._count(counters, steps, span_s, self._batch.put_out - len(through))
+        self.busy_s += span_s - self._stalled_s - stretch.waiting_s(steps)
+        stretch.steps, self._stalled_s = 0, 0.0
         if through:
             self._count_first_tokens(through, now_s)
-        for sequence in finished:
-            sequence.finished_s = now_s
-            counters.requests_finished += 1
-            counters.e2e_s_sum += now_s - sequence.arrived_s
-            counters.e2e_count += 1
+        if finished:
+            for sequence in finished:
+                sequence.finished_s = now_s
+                counters.e2e_s_sum += now_s - sequence.arrived_s
+            counters.requests_finished += len(finished)
+            counters.e2e_count += len(finished)
         return finished
 
+    def _count(self, counters: Counters, steps: int, span_s: float, put_out: int) -> None:
+        """Add the stretch's first so many steps, which took `span_s`; `put_out` is all tokens but new first ones."""
+        stretch = self._stretch
+        line, offsets = stretch.line, stretch.offsets(steps)
+        counters.steps += steps
+        counters.step_s += span_s
+        counters.read_bytes += steps * line.read_bytes + line.read_rise * offsets
+        counters.flops += steps * line.flops + line.flops_rise * offsets
+        # Steps follow each other without a gap while anything decodes.
+        counters.itl_s_sum += self._resident * span_s
+        outputs = steps * self._stepping
+        counters.itl_count += outputs
+        if drafted := self.model.draft_tokens:
+            counters.drafts += outputs
+            counters.draft_tokens += outputs * drafted
+            counters.accepted_tokens += put_out - counters.generation_tokens - outputs
+        counters.generation_tokens = put_out
+
     def _count_first_tokens(self, through: list[Sequence], now_s: float) -> None:
-        counters = self.counters
+        counters = self._counters
+        counters.generation_tokens += len(through)
         for sequence in through:
             if sequence.first_token_s is None:
                 sequence.first_token_s = now_s
@@ -239,13 +305,13 @@ class Engine:
                 counters.itl_count += 1
 
     def run(self, until_s: float, done: Done) -> None:
-        """Settle every step that ends by `until_s`, each followed at once by the next."""
-        while self.step_end_s <= until_s:
-            now_s = self.step_end_s
+        """Settle everything that ends by `until_s`, each time followed at once by what comes next."""
+        while (now_s := self.step_end_s) <= until_s and now_s != NEVER:
             finished = self.finish_step()
             if finished:
                 done(finished)
             self.begin(now_s)
+        self._now_s = until_s
 
     def restart(self, values: Setting, now_s: float) -> tuple[Request, ...]:
         """Relaunch with these restart-class values; returns the requests that were aborted.
@@ -254,18 +320,12 @@ class Engine:
         empty cache, counters at zero, live knobs at their start-up values. Raises `Rejected`,
         and leaves everything as it was, if a value is none of the knob's or it is down already.
         """
-        if not self.ready:
-            raise Rejected(f"{self.id} relaunches already")
-        variant = self._restart_variant(values)
-        aborted = tuple(sequence.request for sequence in self.batch)
-        self._next_variant = variant
-        self.batch = Batch(self.model.kv_blocks)
-        if self.step_end_s != NEVER:
-            self.hbm_bytes = self.read_bytes_by(now_s)
-            self.busy_s = self.busy_by(now_s)
-            self.step_end_s = NEVER
+        if not self._up:
+            raise Rejected(f"{self.id} {'relaunches' if self.ready_at_s != NEVER else 'is down'} already")
+        self._next_variant = self._restart_variant(values)
+        lost = self.die(now_s)
         self.ready_at_s = now_s + self.model.cold_start_s
-        return aborted
+        return tuple(sequence.request for sequence in lost)
 
     def _restart_variant(self, values: Setting) -> str:
         variant = self.variant
@@ -282,15 +342,85 @@ class Engine:
         self.ready_at_s = NEVER
         self._launch(self._next_variant)
 
+    def die(self, now_s: float) -> tuple[Sequence, ...]:
+        """It is gone, and stays so until `start`; returns what went with it."""
+        lost = tuple(self._batch)
+        self._read_before = self.read_bytes_by(now_s)
+        self.busy_s = self.busy_by(now_s)
+        self._counters = replace(self._counters, read_bytes=0.0)
+        self._batch = self._empty_batch()
+        self._stretch.steps = 0
+        self._stalled_until_s = self._stalled_s = 0.0
+        self.step_end_s = self.ready_at_s = NEVER
+        self._up = False
+        return lost
+
+    def start(self, now_s: float) -> None:
+        """Start it cold: it is ready at `ready_at_s`. Raises `Rejected` unless it is dead."""
+        if self._up or self.ready_at_s != NEVER:
+            raise Rejected(f"{self.id} is not dead")
+        self.ready_at_s = now_s + self.model.cold_start_s
+
+    def stall(self, now_s: float, until_s: float) -> None:
+        """It completes nothing until `until_s`: the step under way ends as much later, and none begins before."""
+        self._cut(now_s)
+        longer_s = until_s - max(now_s, self._stalled_until_s)
+        if longer_s <= 0.0 or not self._up:
+            return
+        self._stalled_until_s = until_s
+        if self._stretch.steps:
+            self._stalled_s += longer_s
+            self.step_end_s += longer_s
+        elif self.step_end_s != NEVER:
+            self.step_end_s = until_s
+
+    def drain(self, *, on: bool = True) -> None:
+        """Take no new requests, and finish those it has; `on=False` takes some again, and so does a relaunch."""
+        self._draining = on
+
     def read_bytes_by(self, now_s: float) -> float:
         """HBM bytes read until `now_s`, with the elapsed share of the step under way."""
-        return self.hbm_bytes + self._step_bytes * self._elapsed_share(now_s)
+        if not self._stretch.steps:
+            return self.hbm_bytes
+        stretch = self._stretch
+        ended, share = stretch.share_by(now_s)
+        before = stretch.read_bytes(ended)
+        return self.hbm_bytes + before + share * (stretch.read_bytes(ended + 1) - before)
 
     def busy_by(self, now_s: float) -> float:
         """Seconds the GPU computed until `now_s`, with the elapsed share of the step under way."""
-        return self.busy_s + self._step_busy_s * self._elapsed_share(now_s)
+        if not self._stretch.steps:
+            return self.busy_s
+        stretch = self._stretch
+        ended, share = stretch.share_by(now_s)
+        before = stretch.after_s(ended) - stretch.waiting_s(ended)
+        return self.busy_s + before + share * (stretch.after_s(ended + 1) - stretch.waiting_s(ended + 1) - before)
 
-    def _elapsed_share(self, now_s: float) -> float:
-        if self.step_end_s == NEVER:
-            return 0.0
-        return (now_s - self._step_start_s) / (self.step_end_s - self._step_start_s)
+
+def _live_knobs(model: EngineModel) -> tuple[KnobSpec, ...]:
+    """The live knobs of an engine that was started like that, which are its ceilings too."""
+    requests, tokens = model.max_active_requests, model.max_batched_tokens
+    # Never below what all running decodes need, so that each gets its token.
+    least = requests * (1 + model.draft_tokens)
+    if not 0 < least <= tokens:
+        raise Rejected(f"{requests} requests need a budget of {least} tokens a step at least, not {tokens}")
+    return (
+        KnobSpec(
+            name=BATCH_CAP,
+            knob_class=KnobClass.LIVE,
+            kind=KnobKind.INTEGER,
+            safe=requests,
+            minimum=1,
+            maximum=requests,
+            unit="requests",
+        ),
+        KnobSpec(
+            name=TOKEN_BUDGET,
+            knob_class=KnobClass.LIVE,
+            kind=KnobKind.INTEGER,
+            safe=tokens,
+            minimum=least,
+            maximum=tokens,
+            unit="tokens",
+        ),
+    )

@@ -60,9 +60,7 @@ def nodes_of(pools: Sequence[PoolPlan]) -> tuple[Node, ...]:
 
 
 def _place(pool: PoolId, engine: EnginePlan, first_gpu: int) -> Place:
-    return Place(
-        pool=pool, engine=engine.engine, gpus=tuple(range(first_gpu, first_gpu + engine.tensor_parallel))
-    )
+    return Place(pool=pool, engine=engine.engine, gpus=tuple(range(first_gpu, first_gpu + engine.tensor_parallel)))
 
 
 class NodeFaults:

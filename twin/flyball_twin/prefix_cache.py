@@ -46,7 +46,7 @@ class PrefixCache:
         return len(self._unused)
 
     def match(self, names: Items[int], tokens: int) -> list[Run]:
-        """The cached runs that a prompt of `tokens` with these names begins with; its last token is never among them."""
+        """The cached runs with which a prompt of `tokens` begins by its names; its last token is never among them."""
         found: list[Run] = []
         run = self._root
         for name in names[: (tokens - 1) // PREFIX_TOKENS]:

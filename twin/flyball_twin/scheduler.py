@@ -1,185 +1,252 @@
 """Continuous batching as vLLM V1 does it, one step at a time and without a clock.
 
 Running decodes get their token first; what is left of the token budget goes to prefills
-under way, then to waiting requests in arrival order, in chunks. A waiting request is
+under way, then to waiting requests in their order, in chunks. A waiting request is
 admitted if its whole sequence fits the free blocks (vLLM's `scheduler_reserve_full_isl`)
 although only the chunk's blocks are taken. When blocks run out, the latest admitted
-sequence is preempted: its cache is dropped, and it is computed again from the front of
-the queue. A lowered request cap drains; it evicts nobody.
+sequence (by priority: the least urgent) is preempted: its cache is dropped, and it is
+computed again from the front of the queue. A lowered request cap drains; it evicts nobody.
+What other engines do otherwise stands in `scheduling`.
 
 A step in which nothing joins or leaves costs a handful of additions, whatever the batch
-size. This module refuses to know about time, telemetry or what a step costs.
+size; and since the next step would be scheduled like it, `plan` says how many such steps
+follow each other. This module refuses to know about time, telemetry or what a step costs.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from heapq import heappop, heappush
+from math import ceil
 
 from flyball_twin.kv import PagedKv, blocks_for
+from flyball_twin.prefix_cache import RUN_BLOCKS, PrefixCache, Run
+from flyball_twin.scheduling import BatchPolicy, Scheduling
 from flyball_twin.sequences import Sequence
+from flyball_twin.speculation import tokens_per_step
+from flyball_twin.waiting import ByPriority, urgency
+from flyball_twin.workload import PREFIX_TOKENS
 
-
-class BatchPolicy(StrEnum):
-    """What a step is made of, and when a request is let in."""
-
-    MIXED = "mixed"
-    """vLLM V1: decodes and pieces of prefills share each step's token budget."""
-    PREFILL_FIRST = "prefill_first"
-    """SGLang: a step is either prefills, up to the token budget, or decodes; prefills go first."""
-    IN_FLIGHT = "in_flight"
-    """TensorRT-LLM: as `mixed`, but a request is let in only if its prompt and its whole answer fit beside those of
-    all that run, so that nothing is ever preempted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scheduling:
-    """How an engine schedules: what it was started with."""
-
-    policy: BatchPolicy = BatchPolicy.MIXED
-    max_active_requests: int = 256
-    """Ceiling and start value of the knob of that name."""
-    max_batched_tokens: int = 8192
-    """Ceiling and start value of the knob of that name."""
-    priority: bool = False
-    """Whether the lowest `Request.priority` goes first, and the highest is preempted first; else as they came."""
-    long_prefill_tokens: int = 0
-    """The most tokens of one prompt in one step (vLLM's `long_prefill_token_threshold`); 0: as the budget allows."""
-    reserve_prompt: bool = True
-    """Whether a request waits until its whole prompt fits (vLLM's `scheduler_reserve_full_isl`), or its first piece."""
-    watermark: float = 0.0
-    """Share of the KV blocks that letting a request in leaves free, as headroom against preemption."""
-    prefix_cache: bool = False
-    draft_tokens: int = 0
-    """Tokens a draft proposes per decode and step; 0 is no speculation."""
-    draft_acceptance: float = 0.0
-    """Chance that a proposed token is accepted, given that those before it were."""
+AS_VLLM = Scheduling()
 
 
 class Batch:
     """The requests of one engine: waiting, prefilling, decoding; and the step being run.
 
-    `plan` schedules a step, `settle` ends it. Between the two, `tokens`, `context`,
-    `pairs` and `sequences` say what the step does.
+    `plan` schedules a step and says how many alike follow it, `settle` ends as many of them.
+    Between the two, `chunks`, `stepping` and `decode_context` say what the first of them does.
     """
 
     __slots__ = (
-        "_decode_context",
+        "_covered",
         "_due",
+        "_due_ticks",
+        "_pace",
+        "_per_decode",
+        "_policy",
         "_prefilling",
+        "_promised",
         "_running",
+        "_scheduling",
+        "_steps",
+        "_watermark",
+        "cache",
         "chunks",
-        "context",
+        "decode_context",
         "decodes",
         "kv",
-        "pairs",
         "preempted",
-        "sequences",
+        "put_out",
+        "stepping",
         "tick",
-        "tokens",
         "waiting",
     )
 
-    def __init__(self, kv_blocks: int) -> None:
+    def __init__(self, kv_blocks: int, scheduling: Scheduling = AS_VLLM, draft_tokens: int = 0) -> None:
+        """`draft_tokens` are proposed per decode and step. Raises `Rejected` for a draft that cannot be."""
         self.kv = PagedKv(kv_blocks)
-        self.waiting: deque[Sequence] = deque()
+        self.cache = PrefixCache(self.kv) if scheduling.prefix_cache else None
+        self.waiting: deque[Sequence] | ByPriority = ByPriority() if scheduling.priority else deque()
         self.tick = 0
-        """Decode steps so far: every decoding sequence got a token at each."""
+        """Tokens that a sequence would have put out that decoded all the time: a step is a tick, or several with
+        speculation."""
         self.decodes = 0
         """Sequences decoding (in the planned step, and after it until the next is planned)."""
-        self._decode_context = 0
-        self._running: dict[Sequence, None] = {}
-        self._prefilling: list[Sequence] = []
-        self._due: dict[int, list[Sequence]] = {}
+        self.decode_context = 0
+        """KV tokens that they have."""
+        self.stepping = 0
+        """Sequences that decode in the planned step: all, or none."""
+        self.put_out = 0
+        """Tokens put out so far."""
         self.chunks: list[tuple[Sequence, int]] = []
         """Prefill chunks of the planned step."""
         self.preempted: list[Sequence] = []
         """Sequences that planning this step preempted."""
-        self.tokens = self.sequences = self.context = 0
-        self.pairs = 0.0
+        self._scheduling = scheduling
+        self._policy = scheduling.policy
+        self._watermark = int(scheduling.watermark * kv_blocks)
+        pace = tokens_per_step(draft_tokens, scheduling.draft_acceptance)
+        self._pace = pace if draft_tokens else 0.0
+        self._per_decode = 1 + draft_tokens
+        self._steps = 0
+        self._covered = 0
+        self._promised = 0
+        self._running: dict[Sequence, None] = {}
+        self._prefilling: list[Sequence] = []
+        self._due: dict[int, list[Sequence]] = {}
+        self._due_ticks: list[int] = []
 
     @property
     def running(self) -> int:
         """Requests admitted and not finished."""
         return len(self._running)
 
+    @property
+    def pace(self) -> float:
+        """Ticks of a step with decodes, on average."""
+        return self._pace or 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the planned step computes, those among them that a draft proposed."""
+        return self.stepping * self._per_decode + sum(chunk for _, chunk in self.chunks)
+
     def __iter__(self) -> Iterator[Sequence]:
         """Everything that is not finished: running in the order of admission, then waiting."""
         yield from self._running
         yield from self.waiting
 
-    def plan(self, cap: int, budget: int) -> bool:
-        """Schedule a step of at most `budget` tokens and `cap` requests; False if there is nothing to do.
+    def plan(self, cap: int, budget: int) -> int:
+        """Schedule a step of at most `budget` tokens and `cap` requests; how many alike follow each other, 0 for none.
 
-        `budget` must be at least the number of running requests, so that every decode
-        gets its token.
+        They do as long as nothing is submitted or aborted and no knob is changed. `budget` must be at least
+        the number of running requests (times what a draft makes of each), so that every decode gets its token.
         """
         if self.preempted:
             self.preempted = []
         if self.chunks:
             self.chunks = []
+        apart = self._policy is BatchPolicy.PREFILL_FIRST
+        self.stepping = 0 if apart else self.decodes
         if self._prefilling:
             self._plan_prefills(budget)
-        else:
-            need = self.kv.needed(self.tick)
-            while need > self.kv.free:
-                self._preempt_latest()
-                need = self.kv.needed(self.tick)
-            self.kv.free -= need
+        elif not apart:
+            self._take_decodes()
         if self.waiting and not self.preempted and len(self._running) < cap:
             self._admit(cap, budget)
-        self.sequences = self.decodes + len(self.chunks)
-        if not self.sequences:
-            return False
-        self.tokens = self.decodes
-        self.context = self._decode_context
-        self.pairs = 0.0
-        for sequence, chunk in self.chunks:
-            done = sequence.computed
-            self.tokens += chunk
-            self.context += done + chunk
-            self.pairs += chunk * (done + 0.5 * (chunk + 1))
-        return True
+        if apart and not self.chunks:
+            self.stepping = self.decodes
+            self._take_decodes()
+        if self.cache is not None:
+            self.cache.trim()
+        if self.chunks or self.preempted:
+            return 1 if self.chunks or self.stepping else 0
+        return self._steps_alike() if self.stepping else 0
+
+    def _take_decodes(self) -> None:
+        """Blocks for the decodes' next tokens, preempting until all fit."""
+        kv, tick = self.kv, self.tick
+        self._covered = after = self._tick_after(1)
+        need = kv.needed(tick) if after == tick + 1 else kv.needed_between(tick, after)
+        while need > kv.free:
+            self._preempt()
+            need = kv.needed_between(tick, after)
+        kv.free -= need
 
     def _plan_prefills(self, budget: int) -> None:
         """Blocks for the decodes and chunks for the prefills under way, preempting until all fit."""
+        tick, limit = self.tick, self._longest_chunk(budget)
         while True:
-            left = budget - self.decodes
+            left = budget - self.stepping * self._per_decode
             chunks: list[tuple[Sequence, int]] = []
             blocks = 0
             for sequence in self._prefilling:
-                chunk = min(sequence.target - sequence.computed, left)
+                chunk = min(sequence.target - sequence.computed, left, limit)
                 if chunk <= 0:
                     break
                 left -= chunk
                 blocks += blocks_for(sequence.computed + chunk) - blocks_for(sequence.computed)
                 chunks.append((sequence, chunk))
-            blocks += self.kv.needed(self.tick)
+            if self.stepping:
+                self._covered = self._tick_after(1)
+                blocks += self.kv.needed_between(tick, self._covered)
             if blocks <= self.kv.free:
                 self.kv.take(blocks)
                 self.chunks = chunks
                 return
-            self._preempt_latest()
+            self._preempt()
+
+    def _longest_chunk(self, budget: int) -> int:
+        limit = self._scheduling.long_prefill_tokens
+        return limit if limit and len(self._running) + len(self.waiting) > 1 else budget
 
     def _admit(self, cap: int, budget: int) -> None:
         """Start waiting requests while cap, budget and blocks allow."""
-        left = budget - self.decodes - sum(chunk for _, chunk in self.chunks)
-        while self.waiting and left > 0 and len(self._running) < cap:
-            sequence = self.waiting[0]
-            if blocks_for(sequence.target) > self.kv.free:
+        waiting, running, kv, cache = self.waiting, self._running, self.kv, self.cache
+        limit = self._longest_chunk(budget)
+        left = budget - self.stepping * self._per_decode - sum(chunk for _, chunk in self.chunks)
+        while waiting and left > 0 and len(running) < cap:
+            sequence = waiting[0]
+            request = sequence.request
+            runs = cache.match(request.prefix, request.prompt_tokens) if cache is not None else _NO_RUNS
+            hit = PREFIX_TOKENS * len(runs)
+            chunk = min(sequence.target - hit, left, limit)
+            taken = blocks_for(hit + chunk) - RUN_BLOCKS * len(runs)
+            if not self._fits(sequence, runs, taken):
                 return
-            chunk = min(sequence.target, left)
-            self.kv.take(blocks_for(chunk))
+            if self._policy is BatchPolicy.IN_FLIGHT:
+                self._promised += _whole_blocks(sequence)
+            if cache is not None:
+                cache.hold(runs)
+                sequence.runs = runs
+                sequence.computed = hit
+            kv.take(taken)
             left -= chunk
-            self.waiting.popleft()
-            self._running[sequence] = None
+            waiting.popleft()
+            running[sequence] = None
             self._prefilling.append(sequence)
             self.chunks.append((sequence, chunk))
 
-    def _preempt_latest(self) -> None:
-        """Drop the cache of the latest admitted sequence and put it at the head of the queue."""
-        sequence, _ = self._running.popitem()
+    def _fits(self, sequence: Sequence, runs: list[Run], taken: int) -> bool:
+        """Whether a request with these cached runs may start with a chunk for which it takes so many blocks."""
+        kv = self.kv
+        if self._policy is BatchPolicy.IN_FLIGHT:
+            return self._promised + _whole_blocks(sequence) <= kv.capacity
+        wanted = blocks_for(sequence.target) - RUN_BLOCKS * len(runs) if self._scheduling.reserve_prompt else taken
+        if runs and self.cache is not None:
+            wanted += self.cache.wanted_blocks(runs)
+        return wanted <= (kv.free - self._watermark if self._running else kv.free)
+
+    def _tick_after(self, steps: int) -> int:
+        """The tick after so many more steps with decodes."""
+        return int((self._steps + steps) * self._pace) if self._pace else self.tick + steps
+
+    def _steps_alike(self) -> int:
+        """Steps from the planned one on up to the first at whose end a sequence is due, as far as blocks reach."""
+        due, kv = self._due_ticks[0], self.kv
+        if not self._pace:
+            steps = due - self.tick
+            return steps if steps == 1 else 1 + kv.ticks_within(self._covered, kv.free, steps - 1)
+        steps = max(1, ceil(due / self._pace) - self._steps)
+        reach = self._covered + kv.ticks_within(self._covered, kv.free, max(0, self._tick_after(steps) - self._covered))
+        while steps > 1 and (self._tick_after(steps) > reach or self._tick_after(steps - 1) >= due):
+            steps -= 1
+        return steps
+
+    def queue(self, sequence: Sequence, cap: int) -> bool:
+        """Let a sequence wait; whether the next plan might differ for it. Behind others it changes nothing."""
+        self.waiting.append(sequence)
+        return len(self._running) < cap and self.waiting[0] is sequence
+
+    def _preempt(self) -> None:
+        """Drop the cache of the latest admitted sequence, or of the least urgent, and send it back to the queue."""
+        if self._scheduling.priority:
+            sequence = max(self._running, key=urgency)
+            del self._running[sequence]
+        else:
+            sequence, _ = self._running.popitem()
         self._release(sequence)
+        if self.stepping:
+            self.stepping = self.decodes
         sequence.computed = 0
         sequence.target = sequence.request.prompt_tokens + sequence.generated
         sequence.preemptions += 1
@@ -206,58 +273,122 @@ class Batch:
             self._due[sequence.due_tick].remove(sequence)
         else:
             self._prefilling.remove(sequence)
-        self.kv.give(blocks_for(held))
+        self._give_back(sequence, held)
 
     def _stop_decoding(self, sequence: Sequence, held: int) -> None:
         self.kv.leave(held, self.tick)
         self.decodes -= 1
-        self._decode_context -= held
+        self.decode_context -= held
         sequence.joined_tick = -1
 
-    def settle(self) -> tuple[list[Sequence], list[Sequence]]:
-        """End the planned step: those whose prefill is through (each has a new token), and those finished.
+    def advance(self, steps: int) -> None:
+        """So many of the planned steps have ended, and one more is under way; nobody is due at any of their ends."""
+        self._move(self._tick_after(steps))
+        self._steps += steps
+        after = self._tick_after(1)
+        self.kv.take(self.kv.needed_between(self._covered, after))
+        self._covered = after
+
+    def _move(self, tick: int) -> None:
+        """Every decode advances to `tick`."""
+        if tick > self._covered:
+            self.kv.take(self.kv.needed_between(self._covered, tick))
+            self._covered = tick
+        grown = self.decodes * (tick - self.tick)
+        self.tick = tick
+        self.decode_context += grown
+        self.put_out += grown
+
+    def settle(self, steps: int = 1) -> tuple[list[Sequence], list[Sequence]]:
+        """End so many of the planned steps: those whose prefill is through (each has a new token), and those finished.
 
         A finished sequence is in the second list only, unless its only token came out of its prefill.
         """
-        self.tick += 1
-        self._decode_context += self.decodes
-        finished = self._due.pop(self.tick, _NONE)
-        if finished:
-            for sequence in finished:
-                held = sequence.tokens_at(self.tick)
-                sequence.generated = sequence.generated_at(self.tick)
-                self._stop_decoding(sequence, held)
-                self._drop(sequence, held)
+        finished = _NONE
+        if self.stepping:
+            self._move(self._tick_after(steps))
+            self._steps += steps
+            if self.cache is not None:
+                self.cache.trim()
+            if self._due_ticks[0] <= self.tick:
+                finished = self._settle_due()
         if not self.chunks:
             return _NONE, finished
         through = self._settle_prefills()
         return through, finished + [sequence for sequence in through if sequence.joined_tick < 0]
 
+    def _settle_due(self) -> list[Sequence]:
+        """Drop what has its last token now."""
+        finished: list[Sequence] = []
+        ticks, tick = self._due_ticks, self.tick
+        while ticks and ticks[0] <= tick:
+            due = heappop(ticks)
+            for sequence in self._due.pop(due):
+                held = sequence.computed + tick - sequence.joined_tick
+                sequence.generated = sequence.request.output_tokens
+                self.put_out -= tick - due
+                self._stop_decoding(sequence, held)
+                self._drop(sequence, held)
+                finished.append(sequence)
+        return finished
+
     def _settle_prefills(self) -> list[Sequence]:
         through: list[Sequence] = []
         for sequence, chunk in self.chunks:
             sequence.computed += chunk
+            request = sequence.request
+            if self.cache is not None and sequence.runs is not None:
+                self.cache.learn(sequence.runs, request.prefix, min(sequence.computed, request.prompt_tokens))
             if sequence.computed < sequence.target:
                 continue
             through.append(sequence)
             self._prefilling.remove(sequence)
             sequence.generated += 1
-            missing = sequence.request.output_tokens - sequence.generated
+            missing = request.output_tokens - sequence.generated
             if missing <= 0:
                 self._drop(sequence, sequence.computed)
                 continue
-            sequence.joined_tick = self.tick
-            sequence.due_tick = self.tick + missing
-            self._due.setdefault(sequence.due_tick, []).append(sequence)
-            self.kv.join(sequence.computed, self.tick)
-            self.decodes += 1
-            self._decode_context += sequence.computed
+            self._join(sequence, missing)
+        self.put_out += len(through)
         return through
+
+    def _join(self, sequence: Sequence, missing: int) -> None:
+        """A sequence decodes from now on, for so many tokens."""
+        tick = sequence.joined_tick = self.tick
+        due = sequence.due_tick = tick + missing
+        together = self._due.get(due)
+        if together is None:
+            self._due[due] = [sequence]
+            heappush(self._due_ticks, due)
+        else:
+            together.append(sequence)
+        self.kv.join(sequence.computed, tick)
+        self.decodes += 1
+        self.decode_context += sequence.computed
 
     def _drop(self, sequence: Sequence, held: int) -> None:
         del self._running[sequence]
-        self.kv.give(blocks_for(held))
+        self._give_back(sequence, held)
+
+    def _give_back(self, sequence: Sequence, held: int) -> None:
+        """Its blocks are free; what it shares stays cached."""
+        blocks = blocks_for(held)
+        if self.cache is not None and sequence.runs is not None:
+            blocks -= RUN_BLOCKS * len(sequence.runs)
+            self.cache.release(sequence.runs)
+            sequence.runs = None
+        self.kv.give(blocks)
+        if self._policy is BatchPolicy.IN_FLIGHT:
+            self._promised -= _whole_blocks(sequence)
+
+
+def _whole_blocks(sequence: Sequence) -> int:
+    """Blocks of its prompt and its whole answer."""
+    request = sequence.request
+    return blocks_for(request.prompt_tokens + request.output_tokens)
 
 
 _NONE: list[Sequence] = []
 """Shared and never changed: most steps finish nothing."""
+
+_NO_RUNS: list[Run] = []

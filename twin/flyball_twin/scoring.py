@@ -1,22 +1,24 @@
 """How well a fleet served: attainment of its lanes' objectives over *all* arrivals.
 
 A request that did not finish missed its objective, whatever the reason; nothing leaves
-the denominator. Percentiles are over finished requests, and say so by their count. This
+the denominator. Percentiles are over finished requests, and say so by their count. `score` and `timeline` are exact and
+look at every outcome; `flyball_twin.tallies` counts as a run goes on, for long ones. This
 module refuses to weigh lanes against each other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Protocol
 
 from flyball_core.errors import Rejected
-from flyball_twin.fleet import Outcome
+from flyball_twin.outcomes import Outcome, Status
+from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 
 
 class Answered(Protocol):
-    """A finished request, as far as an objective asks about it; an `Outcome`, or what a client measured."""
+    """A request that ended, as far as an objective asks about it; an `Outcome`, or what a client measured."""
 
     @property
     def ttft_s(self) -> float:
@@ -30,7 +32,7 @@ class Answered(Protocol):
 
     @property
     def e2e_s(self) -> float:
-        """From arrival to the last token."""
+        """From arrival to the last token; infinity if it was not answered in full."""
         ...
 
 
@@ -45,8 +47,8 @@ class Slo:
     e2e_s: float | None = None
 
     def met(self, outcome: Answered | None) -> bool:
-        """Whether the request finished within every bound; None is one that did not finish."""
-        if outcome is None:
+        """Whether the request finished within every bound; None is one of which nothing was heard."""
+        if outcome is None or outcome.e2e_s == NEVER:
             return False
         if self.ttft_s is not None and outcome.ttft_s > self.ttft_s:
             return False
@@ -73,7 +75,14 @@ class Score:
     ttft_p99_s: float | None
     tpot_p50_s: float | None
     tpot_p99_s: float | None
+    ttft_p90_s: float | None = None
+    tpot_p90_s: float | None = None
+    e2e_p50_s: float | None = None
+    e2e_p90_s: float | None = None
+    e2e_p99_s: float | None = None
     """Over finished requests; None if there are none."""
+    unfinished: Mapping[str, int] = field(default_factory=dict)
+    """Arrivals that did not finish, by what became of them (`Status`); what nothing was heard of is `open`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +93,71 @@ class Minute:
     arrivals: Mapping[str, int]
     attained: Mapping[str, int]
     """By lane; lanes without arrivals are left out."""
+    length_s: float = 60.0
+
+
+class Latencies(Protocol):
+    """Times of finished requests."""
+
+    def quantile(self, share: float) -> float | None:
+        """The nearest-rank percentile, `share` from 0 to 1; None of nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a score is made of."""
+
+    by_status: Mapping[Status, int]
+    by_lane: Mapping[str, tuple[int, int]]
+    """Arrivals, and those that met the lane's objective."""
+    ttft: Latencies
+    tpot: Latencies
+    e2e: Latencies
+
+    def score(self, span_s: float) -> Score:
+        """The score over a span of that length."""
+        arrivals = sum(self.by_status.values())
+        attained = sum(met for _, met in self.by_lane.values())
+        return Score(
+            arrivals=arrivals,
+            finished=self.by_status.get(Status.FINISHED, 0),
+            attained=attained,
+            attainment=attained / arrivals if arrivals else 1.0,
+            lanes={lane: met / count for lane, (count, met) in self.by_lane.items() if count},
+            slo_goodput_rps=attained / span_s,
+            ttft_p50_s=self.ttft.quantile(0.5),
+            ttft_p90_s=self.ttft.quantile(0.9),
+            ttft_p99_s=self.ttft.quantile(0.99),
+            tpot_p50_s=self.tpot.quantile(0.5),
+            tpot_p90_s=self.tpot.quantile(0.9),
+            tpot_p99_s=self.tpot.quantile(0.99),
+            e2e_p50_s=self.e2e.quantile(0.5),
+            e2e_p90_s=self.e2e.quantile(0.9),
+            e2e_p99_s=self.e2e.quantile(0.99),
+            unfinished={
+                status.value: count
+                for status in Status
+                if status is not Status.FINISHED and (count := self.by_status.get(status, 0))
+            },
+        )
+
+
+class _Exact:
+    """Every value."""
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self._ordered = sorted(values)
+
+    def quantile(self, share: float) -> float | None:
+        """One of the values."""
+        ordered = self._ordered
+        return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
     """The nearest-rank percentile, `share` from 0 to 1; None of nothing."""
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else None
+    return _Exact(values).quantile(share)
 
 
 def score(
@@ -107,28 +175,26 @@ def score(
     if not to_s > from_s:
         raise Rejected(f"a span runs forward, not from {from_s!r} s to {to_s!r} s")
     by_lane = {slo.lane: slo for slo in slos}
-    wanted = [request for request in requests if from_s <= request.arrival_s < to_s]
-    met = {request.id: _slo(by_lane, request).met(outcomes.get(request.id)) for request in wanted}
-    finished = [outcomes[request.id] for request in wanted if request.id in outcomes]
-    lanes = {
-        lane: sum(met[request.id] for request in wanted if request.lane == lane) / count
-        for lane, count in _count(wanted).items()
-    }
-    attained = sum(met.values())
-    ttfts = [outcome.ttft_s for outcome in finished]
-    tpots = [tpot_s for outcome in finished if (tpot_s := outcome.tpot_s) is not None]
-    return Score(
-        arrivals=len(wanted),
-        finished=len(finished),
-        attained=attained,
-        attainment=attained / len(wanted) if wanted else 1.0,
-        lanes=lanes,
-        slo_goodput_rps=attained / (to_s - from_s),
-        ttft_p50_s=percentile(ttfts, 0.5),
-        ttft_p99_s=percentile(ttfts, 0.99),
-        tpot_p50_s=percentile(tpots, 0.5),
-        tpot_p99_s=percentile(tpots, 0.99),
-    )
+    by_status: dict[Status, int] = {}
+    lanes: dict[str, tuple[int, int]] = {}
+    finished: list[Outcome] = []
+    for request in requests:
+        if not from_s <= request.arrival_s < to_s:
+            continue
+        outcome = outcomes.get(request.id)
+        status = outcome.status if outcome is not None else Status.OPEN
+        by_status[status] = by_status.get(status, 0) + 1
+        count, met = lanes.get(request.lane, (0, 0))
+        lanes[request.lane] = (count + 1, met + objective(by_lane, request.lane).met(outcome))
+        if outcome is not None and outcome.finished:
+            finished.append(outcome)
+    return Counted(
+        by_status=by_status,
+        by_lane=lanes,
+        ttft=_Exact(outcome.ttft_s for outcome in finished),
+        tpot=_Exact(tpot_s for outcome in finished if (tpot_s := outcome.tpot_s) is not None),
+        e2e=_Exact(outcome.e2e_s for outcome in finished),
+    ).score(to_s - from_s)
 
 
 def timeline(
@@ -154,16 +220,18 @@ def timeline(
         Minute(
             from_s=index * bin_s,
             arrivals=_count(arrived),
-            attained=_count([r for r in arrived if _slo(by_lane, r).met(outcomes.get(r.id))]),
+            attained=_count([r for r in arrived if objective(by_lane, r.lane).met(outcomes.get(r.id))]),
+            length_s=bin_s,
         )
         for index, arrived in enumerate(bins)
     )
 
 
-def _slo(by_lane: Mapping[str, Slo], request: Request) -> Slo:
-    slo = by_lane.get(request.lane)
+def objective(by_lane: Mapping[str, Slo], lane: str) -> Slo:
+    """The objective of a lane. Raises `Rejected` if it has none."""
+    slo = by_lane.get(lane)
     if slo is None:
-        raise Rejected(f"lane {request.lane!r} has no objective")
+        raise Rejected(f"lane {lane!r} has no objective")
     return slo
 
 

@@ -62,9 +62,7 @@ class Seat:
 class EngineSeat(Seat):
     """The seat of one engine."""
 
-    def __init__(
-        self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: NodeClock, seed: int
-    ) -> None:
+    def __init__(self, fleet: Fleet, pool: PoolId, engine: EngineId, folder: Path, clock: NodeClock, seed: int) -> None:
         super().__init__(clock)
         self._door = EngineDoor(fleet, engine)
         self._pool, self._engine, self._seed = pool, engine, seed
@@ -103,18 +101,18 @@ class EngineSeat(Seat):
 
 
 class GatewaySeat(Seat):
-    """The seat of a fleet's gateway; it never goes down."""
+    """The seat of one pool of a fleet's gateway; it never goes down."""
 
     def __init__(self, fleet: Fleet, pool: PoolId, name: str, folder: Path, clock: NodeClock, seed: int) -> None:
         super().__init__(clock)
-        door = GatewayDoor(fleet)
-        rules = [fleet.gateway.rule(lane) for lane in fleet.gateway.lanes]
+        gateway = fleet.pools[pool].gateway
+        rules = [gateway.rule(lane) for lane in gateway.lanes]
         places = {rule.lane: LanePlace(rule.priority, rule.max_wait_s) for rule in rules}
         defaults = TableDefaults(lanes=places, most_wait_s=MAX_WAIT_S)
         self.receiver: Receiver = Receiver(
             Target(pool=pool, kind=TargetKind.GATEWAY, name=name, incarnation=Incarnation(f"{name}-1")),
-            TableSurface(door, defaults),
-            ReceiverStore(folder / name),
+            TableSurface(GatewayDoor(fleet, pool), defaults),
+            ReceiverStore(folder / pool / name, durable=False),
             ReceiverLimits(),
             seed=seed,
             now_s=clock.now_s,

@@ -5,13 +5,14 @@ costs no more memory. It refuses to keep requests or ticks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import Setting
-from flyball_twin.fleet import Fleet
+from flyball_twin.engine import Engine
+from flyball_twin.fleet import Fleet, Pool
 
 BINS = 400
 """About so many bins a run is cut into."""
@@ -63,10 +64,10 @@ class _Sums:
     kv_mean: float = 0.0
     kv_max: float = 0.0
 
-    def take(self, pool: FleetPool) -> None:
+    def take(self, pool: Pool) -> None:
         """One more look."""
         shares: list[float] = []
-        for engine in pool.engines.values():
+        for engine in pool.engines:
             if engine.ready:
                 running, waiting, share = load_of(engine)
                 self.running += running
@@ -123,9 +124,11 @@ def load_of(engine: Engine) -> tuple[int, int, float]:
     return batch.running, len(batch.waiting), batch.kv.used / batch.kv.capacity
 
 
-def _knobs(pool: FleetPool) -> dict[EngineId, EngineKnobs]:
+def _knobs(pool: Pool) -> dict[EngineId, EngineKnobs]:
     gateway = pool.gateway
     return {
-        name: EngineKnobs(settings=engine.settings(), weight=gateway.weight(name), in_flight_cap=gateway.cap(name))
-        for name, engine in pool.engines.items()
+        engine.id: EngineKnobs(
+            settings=engine.settings(), weight=gateway.weight(engine.id), in_flight_cap=gateway.cap(engine.id)
+        )
+        for engine in pool.engines
     }

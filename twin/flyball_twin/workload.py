@@ -102,10 +102,12 @@ def _load(path: Path) -> tuple[Arrival, ...]:
         raise Rejected(f"trace {path} is damaged: {problem}") from problem
     rows = csv.reader(io.StringIO(text))
     header = next(rows, [])
-    if header != COLUMNS:
+    if header[: len(COLUMNS)] != COLUMNS:
         raise InvalidDocument(f"the header is {','.join(header)!r}", file=str(path), line=1, hint=",".join(COLUMNS))
     arrivals: list[Arrival] = []
     for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InvalidDocument(f"not a request: {','.join(row)!r}", file=str(path), line=line)
         arrival = _arrival(row, str(path), line)
         if arrivals and arrival.arrival_s < arrivals[-1].arrival_s:
             raise InvalidDocument("arrives before the row above it", file=str(path), line=line)
@@ -120,7 +122,7 @@ def _arrival(row: list[str], file: str, line: int) -> Arrival:
         arrival_s, prompt, output = float(row[0]), int(row[1]), int(row[2])
     except (ValueError, IndexError):
         raise InvalidDocument(f"not a request: {','.join(row)!r}", file=file, line=line) from None
-    if len(row) != len(COLUMNS) or not 0.0 <= arrival_s < float("inf") or prompt < 1 or output < 1:
+    if not 0.0 <= arrival_s < float("inf") or prompt < 1 or output < 1:
         raise InvalidDocument(f"not a request: {','.join(row)!r}", file=file, line=line)
     return Arrival(arrival_s, prompt, output)
 

@@ -205,7 +205,8 @@ class Balancer(Generic[W]):
                 return self._send(request, server)
             if self._choosing.waits_for_any:
                 return None
-            heapq.heappush(self._held.setdefault(server and server.engine, []), heapq.heappop(queue))
+            held = self._held.setdefault(None if server is None else server.engine, [])
+            heapq.heappush(held, heapq.heappop(queue))
         return None
 
     def release(self, engine: EngineId) -> None:

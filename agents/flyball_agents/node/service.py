@@ -32,7 +32,7 @@ from flyball_agents.spool import Spool, SpoolLimits
 from flyball_core.errors import Rejected
 from flyball_core.ids import AgentId, BootId
 from flyball_log.opening import is_kafka
-from flyball_proto.codec import encode_input
+from flyball_proto.codec import encode_frame
 from flyball_service.certificate_measures import CertificateMeasures, expiries_of, watch_expiry
 from flyball_service.channels import Backoff
 from flyball_service.config import AgentConfig, Config, GpuSource
@@ -131,7 +131,7 @@ class _Life:
             samplers=[*([self._nvml] if self._nvml is not None else []), *self._pages, *sources],
             spool=self._spool,
             shipper=self._shipper,
-            encode=encode_input,
+            encode=encode_frame,
             most_age_s=max(_LEAST_AGE_S, _PERIODS_OF_AGE * section.period_s),
         )
         self._counts = BeatCounts(took=beat_seconds(self.registry).observe)

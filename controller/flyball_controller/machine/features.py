@@ -5,9 +5,7 @@ source and incarnation. A counter that went back is a reset: its rate is missing
 tick, never negative. Missing is NaN all the way.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +32,20 @@ POOL_SMOOTHING = 0.15
 SMOOTHED = ("tpot_s", "ttft_s", "gen_tokens_per_s", "prompt_tokens_per_s", "context_tokens")
 """The columns that are smoothed over ticks; the others are as last measured."""
 
+COLUMNS = (
+    *("running", "waiting", "kv_used_ratio", "kv_capacity_tokens"),
+    *("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s", "preemptions_per_s"),
+    *("ttft_s", "tpot_s", "queue_s", "context_tokens", "hbm_ratio"),
+)
+"""The columns of a pool, in their order."""
+
 DEGRADED_TICKS = 20
 """How long an engine must be slower than its peers to count as degraded."""
 
+FEWEST_PEERS = 3
+"""Engines at the same mix, itself included, that an engine is compared with at least."""
+
+_SMOOTHED_AT = [COLUMNS.index(name) for name in SMOOTHED]
 _MISSING = (None,) * CORE
 _UNSMOOTHED = (None,) * len(SMOOTHED)
 
@@ -54,6 +63,8 @@ class Measured:
 
     engines: tuple[EngineState, ...]
     columns: dict[str, Column]
+    values: NDArray[np.float64]
+    """The columns side by side, a row for each engine."""
     members: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
     usable: NDArray[np.bool_]
@@ -61,43 +72,46 @@ class Measured:
 
 def measure(pool: PoolState, stale_ticks: int) -> Measured:
     """The engine columns of this tick; also renews what the engines keep for smoothing."""
-    engines = tuple(pool.engines[name] for name in sorted(pool.engines))
-    now = _table([e.row or _MISSING for e in engines], CORE)
-    before = _table([e.earlier_row or _MISSING for e in engines], CORE)
-    age = pool.tick - np.array([e.row_tick for e in engines], dtype=float)
-    elapsed = np.array([e.row_monotonic_s - e.earlier_monotonic_s for e in engines], dtype=float)
-    new = age == 0
+    if not pool.engines:
+        return _NO_ENGINES  # as in the pool of GPUs that no engine runs on
+    engines = tuple([pool.engines[name] for name in sorted(pool.engines)])
+    table = _table(engines)
+    now, before, kept = table[:, :CORE], table[:, CORE : 2 * CORE], table[:, 2 * CORE : -3]
+    row_tick, elapsed, hbm_ratio = table[:, -3], table[:, -2], table[:, -1:]
+    age = pool.tick - row_tick
     with np.errstate(all="ignore"):  # missing and zero denominators become NaN, which is what they mean
         delta = now - before
-        delta[(delta < 0) | ~new[:, None]] = np.nan
-        elapsed = np.where(elapsed > 0, elapsed, np.nan)
-        rates = delta[:, 4:8] / elapsed[:, None]
-        means = delta[:, [8, 10, 12]] / np.where(delta[:, [9, 11, 13]] > 0, delta[:, [9, 11, 13]], np.nan)
+        delta[(delta < 0) | (age != 0)[:, None]] = np.nan
+        rates = delta[:, 4:8] / np.where(elapsed > 0, elapsed, np.nan)[:, None]
+        sums, counts = delta[:, 8:14:2], delta[:, 9:14:2]
+        means = sums / np.where(counts > 0, counts, np.nan)
         rates[:, :2][rates[:, :2] > FASTEST_TOKENS_PER_S] = np.nan
         means[means > LONGEST_LATENCY_S] = np.nan
-        running = now[:, 0]
-        context = now[:, 2] * now[:, 3] / np.where(running > 0, running, np.nan)
+        running = now[:, :1]
+        context = now[:, 2:3] * now[:, 3:4] / np.where(running > 0, running, np.nan)
         context[context > LONGEST_CONTEXT_TOKENS] = np.nan
-    columns: dict[str, Column] = {
-        "running": running,
-        "waiting": now[:, 1],
-        "kv_used_ratio": now[:, 2],
-        "kv_capacity_tokens": now[:, 3],
-        "prompt_tokens_per_s": rates[:, 0],
-        "gen_tokens_per_s": rates[:, 1],
-        "finished_per_s": rates[:, 2],
-        "preemptions_per_s": rates[:, 3],
-        "ttft_s": means[:, 0],
-        "tpot_s": means[:, 1],
-        "queue_s": means[:, 2],
-        "context_tokens": context,
-        "hbm_ratio": np.array([np.nan if e.hbm_ratio is None else e.hbm_ratio for e in engines], dtype=float),
-    }
-    _smooth(engines, columns, running)
+    values = np.concatenate((now[:, :4], rates, means, context, hbm_ratio), axis=1)
+    _smooth(engines, values, kept)
     members = _members(engines)
     fresh = (age <= stale_ticks) & members
     serving = np.array([e.phase == SERVING and not e.holding.diverged for e in engines], dtype=bool)
-    return Measured(engines=engines, columns=columns, members=members, fresh=fresh, usable=fresh & serving)
+    columns = dict(zip(COLUMNS, values.T, strict=True))
+    return Measured(engines, columns, values, members, fresh, usable=fresh & serving)
+
+
+def _table(engines: tuple[EngineState, ...]) -> NDArray[np.float64]:
+    """One row of numbers for each engine, what is missing as NaN.
+
+    Its counters and gauges, those of the measurement before, what is smoothed, the tick and the duration of the
+    measurement, and its GPUs' bandwidth. One flat list: numpy is slow to find out a nesting, and slow to begin.
+    """
+    flat: list[float | None] = []
+    for engine in engines:
+        flat += engine.row or _MISSING
+        flat += engine.earlier_row or _MISSING
+        flat += engine.smooth or _UNSMOOTHED
+        flat += (engine.row_tick, engine.row_monotonic_s - engine.earlier_monotonic_s, engine.hbm_ratio)
+    return np.array(flat, dtype=float).reshape(len(engines), 2 * CORE + len(SMOOTHED) + 3)
 
 
 def _members(engines: tuple[EngineState, ...]) -> NDArray[np.bool_]:
@@ -110,24 +124,27 @@ def _members(engines: tuple[EngineState, ...]) -> NDArray[np.bool_]:
     return attached if attached.any() else np.ones(len(engines), dtype=bool)
 
 
-def _table(rows: Sequence[Sequence[float | None]], width: int) -> NDArray[np.float64]:
-    """Rows of `width` numbers as one array, None as NaN."""
-    # Flat first: numpy is slow to find out a nesting.
-    return np.array(list(chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
-
-
-def _smooth(engines: tuple[EngineState, ...], columns: dict[str, Column], running: Column) -> None:
-    kept = _table([e.smooth or _UNSMOOTHED for e in engines], len(SMOOTHED))
-    new = np.array([columns[name] for name in SMOOTHED], dtype=float).reshape(len(SMOOTHED), len(engines)).T
+def _smooth(engines: tuple[EngineState, ...], values: NDArray[np.float64], kept: NDArray[np.float64]) -> None:
+    new = values[:, _SMOOTHED_AT]
+    missing = np.isnan(new)
     moved = np.where(np.isnan(kept), new, kept + ENGINE_SMOOTHING * (new - kept))
-    smooth = np.where(np.isnan(new), kept, moved)
+    smooth = np.where(missing, kept, moved)
     # An empty engine has no latency, and its last one is history. The gauge alone does not tell: a real vLLM's
     # reads 0 in one second of five in which tokens come.
-    smooth[(running == 0) & np.isnan(new).all(axis=1)] = np.nan
-    for state, values in zip(engines, smooth.tolist(), strict=True):
-        state.smooth = values
-    for i, name in enumerate(SMOOTHED):
-        columns[name] = smooth[:, i]
+    smooth[(values[:, 0] == 0) & missing.all(axis=1)] = np.nan
+    for state, numbers in zip(engines, smooth.tolist(), strict=True):
+        state.smooth = numbers
+    values[:, _SMOOTHED_AT] = smooth
+
+
+_NO_ENGINES = Measured(
+    engines=(),
+    columns=dict.fromkeys(COLUMNS, np.empty(0)),
+    values=np.empty((0, len(COLUMNS))),
+    members=np.empty(0, dtype=bool),
+    fresh=np.empty(0, dtype=bool),
+    usable=np.empty(0, dtype=bool),
+)
 
 
 def queue_features(pool: PoolState, stale_ticks: int) -> dict[str, float]:
@@ -169,8 +186,9 @@ def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[st
     as measured. `finished_share`, smoothed alike, is of how many of the engines here
     `finished_per_s` is the sum. `engines_fresh` and `engines`, of those that count, are always there.
     """
-    found = _gauges(measured)
-    raw = _rates(measured)
+    seen = _seen(measured)
+    found = _gauges(measured, seen)
+    raw = _rates(measured, seen)
     for name, number in queues.items():
         (raw if name == "arrivals_per_s" else found)[name] = number
     for name, value in raw.items():
@@ -182,39 +200,63 @@ def pool_features(measured: Measured, queues: dict[str, float], earlier: dict[st
     return found
 
 
-def _seen(measured: Measured, name: str) -> Column:
-    """A column's numbers, of engines with fresh telemetry only, without those missing."""
-    values = measured.columns[name][measured.fresh]
-    return values[np.isfinite(values)]
+def _seen(measured: Measured) -> dict[str, Column]:
+    """Each column's numbers, of engines with fresh telemetry only, without those missing; none of a column without."""
+    values = measured.values[measured.fresh]
+    if not values.size:
+        return {}
+    known = np.isfinite(values)
+    if known.all():
+        return dict(zip(COLUMNS, values.T, strict=True))
+    seen = {name: column[there] for name, column, there in zip(COLUMNS, values.T, known.T, strict=True)}
+    return {name: numbers for name, numbers in seen.items() if numbers.size}
 
 
-def _gauges(measured: Measured) -> dict[str, float]:
+def _sum(values: Column) -> float:
+    return float(np.add.reduce(values))  # as `sum`, without its detour: there are a dozen of them in every tick
+
+
+def _largest(values: Column) -> float:
+    return float(np.maximum.reduce(values))
+
+
+def _median(values: Column) -> float:
+    """The median, as numpy's to the last bit: that one takes ten times as long over a few numbers."""
+    ordered, half = np.sort(values), values.size // 2
+    if values.size % 2:
+        return float(ordered[half])
+    return (float(ordered[half - 1]) + float(ordered[half])) / 2.0
+
+
+def _gauges(measured: Measured, seen: dict[str, Column]) -> dict[str, float]:
     found = {"engines": float(measured.members.sum()), "engines_fresh": float(measured.fresh.sum())}
     for name in ("running", "waiting", "preemptions_per_s"):
-        if (values := _seen(measured, name)).size:
-            found[name] = float(values.sum())
-    if (kv := _seen(measured, "kv_used_ratio")).size:
-        found["kv_used_max"], found["kv_used_mean"] = float(kv.max()), float(kv.mean())
-    if (tpot := _seen(measured, "tpot_s")).size:
-        found["tpot_s"], found["tpot_worst_s"] = float(np.median(tpot)), float(tpot.max())
-    if (ttft := _seen(measured, "ttft_s")).size:
-        found["ttft_s"] = float(np.median(ttft))
-    if (hbm := _seen(measured, "hbm_ratio")).size:
-        found["hbm_ratio"], found["hbm_worst"] = float(hbm.mean()), float(hbm.max())
+        if name in seen:
+            found[name] = _sum(seen[name])
+    if (kv := seen.get("kv_used_ratio")) is not None:
+        found["kv_used_max"], found["kv_used_mean"] = _largest(kv), _sum(kv) / kv.size
+    if (tpot := seen.get("tpot_s")) is not None:
+        found["tpot_s"], found["tpot_worst_s"] = _median(tpot), _largest(tpot)
+    if (ttft := seen.get("ttft_s")) is not None:
+        found["ttft_s"] = _median(ttft)
+    if (hbm := seen.get("hbm_ratio")) is not None:
+        found["hbm_ratio"], found["hbm_worst"] = _sum(hbm) / hbm.size, _largest(hbm)
     return found
 
 
-def _rates(measured: Measured) -> dict[str, float]:
+def _rates(measured: Measured, seen: dict[str, Column]) -> dict[str, float]:
     """What is smoothed over ticks, as it was in this one."""
     raw: dict[str, float] = {}
     for name in ("prompt_tokens_per_s", "gen_tokens_per_s", "finished_per_s"):
-        if (values := _seen(measured, name)).size:
-            raw[name] = float(values.sum())
-    if (finished := _seen(measured, "finished_per_s")).size:
-        here = sum(member and e.gone_s is None for e, member in zip(measured.engines, measured.members, strict=True))
+        if name in seen:
+            raw[name] = _sum(seen[name])
+    if (finished := seen.get("finished_per_s")) is not None:
+        here = sum(
+            [member and e.gone_s is None for e, member in zip(measured.engines, measured.members.tolist(), strict=True)]
+        )
         raw["finished_share"] = min(finished.size / max(here, 1), 1.0)
-    if (context := _seen(measured, "context_tokens")).size:
-        raw["context_tokens"] = float(np.median(context))
+    if (context := seen.get("context_tokens")) is not None:
+        raw["context_tokens"] = _median(context)
     total = raw.get("prompt_tokens_per_s", 0.0) + raw.get("gen_tokens_per_s", 0.0)
     if total > 0:
         raw["prefill_share"] = raw.get("prompt_tokens_per_s", 0.0) / total
@@ -228,13 +270,15 @@ def mark_degraded(measured: Measured) -> list[EngineState]:
     for 20 ticks while its contexts are no longer than 1.3 times theirs, and as mended after
     20 ticks under 1.2 times.
     """
+    if len(measured.engines) < FEWEST_PEERS:
+        return []
     tpot = np.where(measured.usable & (measured.columns["running"] >= 2), measured.columns["tpot_s"], np.nan)
     context = measured.columns["context_tokens"]
     seen = np.isfinite(tpot) & np.isfinite(context)
-    if seen.sum() < 3:
+    if np.count_nonzero(seen) < FEWEST_PEERS:
         return []
-    median = float(np.median(tpot[seen]))
-    tpot = np.where(context <= 1.3 * float(np.median(context[seen])), tpot, np.nan)
+    median = _median(tpot[seen])
+    tpot = np.where(context <= 1.3 * _median(context[seen]), tpot, np.nan)
     newly = []
     slow, mended = 1.5 * median, 1.2 * median
     for state, value in zip(measured.engines, tpot.tolist(), strict=True):

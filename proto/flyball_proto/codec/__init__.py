@@ -5,7 +5,7 @@ reason, because bad input is data. Decoding an output raises `Rejected`, because
 outputs are our own and a wrong one is a fault.
 """
 
-from flyball_proto.codec.inputs import FrameHead, decode_input, encode_input, frame_head, is_attach
+from flyball_proto.codec.inputs import FrameHead, decode_input, encode_frame, encode_input, frame_head, is_attach
 from flyball_proto.codec.outputs import (
     CheckpointPart,
     Pushed,
@@ -37,6 +37,7 @@ __all__ = [
     "encode_audit",
     "encode_checkpoint",
     "encode_directive",
+    "encode_frame",
     "encode_input",
     "frame_head",
     "is_attach",

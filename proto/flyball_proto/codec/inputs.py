@@ -311,6 +311,19 @@ def encode_input(body: Body) -> bytes:
     return record.SerializeToString(deterministic=True)
 
 
+def encode_frame(frame: Frame) -> tuple[bytes, bytes]:
+    """One frame's record as it is sent while it is young, and as backlog: both for the price of one.
+
+    Raises `Rejected` for what the contract cannot carry.
+    """
+    record = pb.InputRecord()
+    fill_frame(record.frame, frame)
+    record.frame.backlog = False
+    live = record.SerializeToString(deterministic=True)
+    record.frame.backlog = True
+    return live, record.SerializeToString(deterministic=True)
+
+
 def is_attach(value: bytes | None) -> bool:
     """Whether an encoded input is an attach, by its first byte alone: few are."""
     return value is not None and value.startswith(_ATTACH)

@@ -6,6 +6,7 @@ present for certain, so presence is asked only of zeros.
 
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -31,16 +32,10 @@ _SOURCES = {int(source): source for source in BandwidthSource}
 
 def _absent_to_none(message: Message, names: tuple[str, ...], numbers: tuple[float, ...]) -> Sequence[float | None]:
     """The numbers as read, None where the message carries none."""
-    zeros = numbers.count(0.0)
-    if not zeros:
+    if 0.0 not in numbers:
         return numbers
-    found: list[float | None] = list(numbers)
-    at = -1
-    for _ in range(zeros):
-        at = numbers.index(0.0, at + 1)
-        if not message.HasField(names[at]):
-            found[at] = None
-    return found
+    present = message.HasField
+    return [number if number or present(name) else None for name, number in zip(names, numbers, strict=True)]
 
 
 def _read_engine(message: pb.EngineSample) -> EngineSample:
@@ -78,10 +73,9 @@ def read_frame(message: pb.TelemetryFrame) -> Frame:
     )
 
 
-def _fill_numbers(message: Message, names: tuple[str, ...], numbers: tuple[float | None, ...]) -> None:
-    for name, number in zip(names, numbers, strict=True):
-        if number is not None:
-            setattr(message, name, number)
+def _fields(sample: GpuSample | EngineSample | GatewaySample) -> dict[str, Any]:
+    """What a sample says, by field; they are called alike in the message. What is missing stays missing."""
+    return {name: value for name, value in zip(sample._fields, sample, strict=True) if value is not None}
 
 
 def fill_frame(message: pb.TelemetryFrame, frame: Frame) -> None:
@@ -90,25 +84,11 @@ def fill_frame(message: pb.TelemetryFrame, frame: Frame) -> None:
         message.agent, message.boot, message.pool, message.seq = frame.agent, frame.boot, frame.pool, frame.seq
         message.wall_s, message.monotonic_s, message.backlog = frame.wall_s, frame.monotonic_s, frame.backlog
         for gpu in frame.gpus:
-            made = message.gpus.add(
-                gpu_index=gpu.gpu_index,
-                uuid=gpu.uuid,
-                hbm_bandwidth_source=pb.BandwidthSource.ValueType(int(gpu.hbm_bandwidth_source)),
-                throttle_reasons=gpu.throttle_reasons,
-            )
-            _fill_numbers(made, GPU_NUMBERS, gpu[4:])
+            message.gpus.add(**_fields(gpu))
         for engine in frame.engines:
-            sample = message.engines.add(
-                engine=engine.engine,
-                incarnation=engine.incarnation,
-                rank=engine.rank,
-                gpus=engine.gpus,
-                variant=engine.variant,
-            )
-            _fill_numbers(sample, ENGINE_NUMBERS, engine[5:])
+            message.engines.add(**_fields(engine))
         for gateway in frame.gateways:
-            row = message.gateways.add(gateway=gateway.gateway, incarnation=gateway.incarnation, lane=gateway.lane)
-            _fill_numbers(row, GATEWAY_NUMBERS, gateway[3:])
+            message.gateways.add(**_fields(gateway))
     except (TypeError, ValueError) as error:
         raise Rejected(
             f"frame {frame.agent}/{frame.boot}/{frame.pool}/{frame.seq} does not fit the contract: {error}"

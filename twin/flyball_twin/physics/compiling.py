@@ -6,8 +6,9 @@ num_heads, num_key_value_heads, head_dim, kv_cache_dtype` and, where there is on
 time: what was not measured stays missing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 
@@ -25,6 +26,8 @@ Row = Mapping[str, object]
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block"}
 KV_PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8"}
+BYTES_PER_ELEMENT = 2
+"""`message_size` counts 16-bit elements, not bytes: read as bytes, eight H100s would reach a third of their links."""
 HOST_BOUND = 1.2
 """A time within this factor of the shortest for so many tokens, over all shapes, is its launch's, not its work's."""
 HOST_FLOOR_S = 20e-6
@@ -64,7 +67,7 @@ def _axis(values: Iterable[int]) -> tuple[np.ndarray[tuple[int], np.dtype[np.int
     return np.array(ordered, dtype=np.int32), {value: index for index, value in enumerate(ordered)}
 
 
-def compile_gemm(rows: Iterable[Row], keep_m: Sequence[int] | None = None) -> tuple[dict[str, GemmTable], TableNotes]:
+def compile_gemm(rows: Iterable[Row], keep_m: Container[int] | None = None) -> tuple[dict[str, GemmTable], TableNotes]:
     """GEMM tables by precision. `keep_m` thins the grid of token counts. Raises `Rejected` for an unreadable row."""
     notes = TableNotes(part="gemm")
     points: dict[str, dict[tuple[int, int, int], float]] = {}
@@ -74,7 +77,7 @@ def compile_gemm(rows: Iterable[Row], keep_m: Sequence[int] | None = None) -> tu
         seconds = _latency_s(row)
         if precision is None:
             notes.leave_out(f"precision {row.get('gemm_dtype')}")
-        elif seconds != seconds:
+        elif isnan(seconds):
             notes.leave_out("no time")
         else:
             place = (int(_number(row, "n")), int(_number(row, "k")), int(_number(row, "m")))
@@ -87,10 +90,9 @@ def compile_gemm(rows: Iterable[Row], keep_m: Sequence[int] | None = None) -> tu
         host_bound = _drop_host_bound(times)
         if host_bound:
             notes.left_out[f"{precision}: timed through the host"] = host_bound
-        if keep_m is not None:
-            times = {place: seconds for place, seconds in times.items() if place[2] in set(keep_m)}
-        tables[precision] = _gemm_table(times, precision, notes)
-        notes.used += len(times)
+        kept = times if keep_m is None else {place: s for place, s in times.items() if place[2] in keep_m}
+        tables[precision] = _gemm_table(kept, precision, notes)
+        notes.used += len(kept)
     return tables, notes
 
 
@@ -139,10 +141,14 @@ def compile_attention(
         notes.rows += 1
         precision = KV_PRECISIONS.get(str(row.get("kv_cache_dtype")))
         seconds = _latency_s(row)
-        if precision is None or seconds != seconds:
+        if precision is None or isnan(seconds):
             notes.leave_out(f"KV precision {row.get('kv_cache_dtype')}" if precision is None else "no time")
             continue
-        key = (int(_number(row, "head_dim")), precision, int(_number(row, "window_size")) if "window_size" in row else 0)
+        key = (
+            int(_number(row, "head_dim")),
+            precision,
+            int(_number(row, "window_size")) if "window_size" in row else 0,
+        )
         if wanted is not None and key not in wanted:
             notes.leave_out(f"head size {key[0]}, KV {key[1]}, window {key[2]}: not kept")
             continue
@@ -173,8 +179,9 @@ def _attention_table(
 
 
 def compile_reduce(rows: Iterable[Row]) -> tuple[dict[str, ReduceTable], TableNotes]:
-    """All-reduce tables by how they are launched: `graph` or `eager` (from the column `backend` or `kernel_source`;
-    rows that say neither count as both). Raises `Rejected` for an unreadable row.
+    """All-reduce tables by how they are launched: `graph` or `eager`. Raises `Rejected` for an unreadable row.
+
+    The columns `backend` and `kernel_source` say which; rows that say neither count as both.
     """
     notes = TableNotes(part="reduce")
     points: dict[str, dict[tuple[int, int], float]] = {}
@@ -184,10 +191,10 @@ def compile_reduce(rows: Iterable[Row]) -> tuple[dict[str, ReduceTable], TableNo
             notes.leave_out(f"operation {row.get('op_name')}")
             continue
         seconds = _latency_s(row)
-        if seconds != seconds:
+        if isnan(seconds):
             notes.leave_out("no time")
             continue
-        place = (int(_number(row, "num_gpus")), int(_number(row, "message_size")))
+        place = (int(_number(row, "num_gpus")), int(_number(row, "message_size")) * BYTES_PER_ELEMENT)
         how = f"{row.get('backend', '')} {row.get('kernel_source', '')}"
         for launch in ("graph", "eager"):
             if launch in how or ("graph" not in how and "eager" not in how):

@@ -7,7 +7,7 @@ models and kernels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from flyball_core.errors import Rejected
@@ -133,6 +133,25 @@ def gpu_named(name: str) -> GpuModel:
         if _letters(key) == wanted:
             return gpu
     raise Rejected(f"gpu takes one of {', '.join(GPUS)}, not {name!r}")
+
+
+def gpu_of_datasheet(row: Mapping[str, object]) -> GpuModel:
+    """A GPU from a row by field of `GpuModel`. Raises `Rejected` for a field that is missing, unknown or no number."""
+    texts, numbers = ("name", "key"), tuple(field.name for field in fields(GpuModel))[2:]
+    for name in row:
+        if name not in (*texts, *numbers):
+            raise Rejected(f"a datasheet has {', '.join((*texts, *numbers))}; not {name}")
+    for name in texts:
+        if not isinstance(row.get(name), str) or not row[name]:
+            raise Rejected(f"{name} of a datasheet is a text, not {row.get(name)!r}")
+    values: dict[str, float] = {}
+    for name in numbers:
+        value = row.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise Rejected(f"{name} of a datasheet is a number above 0, not {value!r}")
+        values[name] = value
+    processors = int(values.pop("multiprocessors"))
+    return GpuModel(name=str(row["name"]), key=str(row["key"]), multiprocessors=processors, **values)
 
 
 def _letters(name: str) -> str:

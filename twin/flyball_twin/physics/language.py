@@ -32,7 +32,8 @@ class Experts:
 
     def touched(self, tokens: float) -> float:
         """Experts that a batch of so many tokens reaches, if routing is even: E(1 - (1 - k/E)^tokens)."""
-        return self.experts * (1.0 - (1.0 - self.per_token / self.experts) ** tokens)
+        missed: float = (1.0 - self.per_token / self.experts) ** tokens
+        return self.experts * (1.0 - missed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,16 @@ class LanguageModel:
         """Weights that one token is multiplied with, the head's included."""
         routed = self.expert_weights * self.experts.per_token / self.experts.experts if self.experts else 0.0
         return self.shared_weights + routed + float(self.vocabulary * self.hidden)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the weights in BF16."""
+        return self.weight_bytes_in("bf16")
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """KV bytes per token of the whole model in BF16."""
+        return self.kv_bytes_in("bf16")
 
     def weight_bytes_in(self, precision: str) -> float:
         """Bytes of the weights, the vocabulary's in BF16. Raises `Rejected` for an unknown precision."""

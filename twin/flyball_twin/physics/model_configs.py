@@ -14,7 +14,7 @@ from flyball_twin.physics.language import Experts, LanguageModel, Latent
 
 BUNDLED = Path(__file__).resolve().parent.parent / "data" / "models.json"
 _UNKNOWN_LAYERS = ("linear_attention", "mamba", "recurrent", "conv")
-_SUFFIXES = ("-instruct-2507", "-thinking-2507", "-instruct", "-fp8", "-nvfp4", "-0528", "-hf", "-chat", "-int4", "-awq")
+_SUFFIXES = ("-instruct-2507", "-thinking-2507", "-instruct", "-chat", "-hf", "-0528", "-fp8", "-int4", "-awq")
 
 
 class Config:
@@ -70,7 +70,7 @@ def language_model(name: str, config: Config) -> LanguageModel:
         window_layers=window_layers,
     )
     if model.heads % model.kv_heads:
-        raise config.problem(f"{heads} query heads do not share {model.kv_heads} KV heads evenly", "num_key_value_heads")
+        raise config.problem(f"{heads} heads do not share {model.kv_heads} KV heads evenly", "num_key_value_heads")
     return model
 
 
@@ -124,14 +124,15 @@ def _max_context(config: Config) -> int:
 
 
 @lru_cache(maxsize=1)
-def _bundled() -> Mapping[str, LanguageModel]:
+def bundled_models() -> Mapping[str, LanguageModel]:
+    """The bundled models by name."""
     text = BUNDLED.read_text(encoding="utf-8")
     return {name: language_model(name, Config(values, "", BUNDLED.name)) for name, values in json.loads(text).items()}
 
 
 def model_names() -> tuple[str, ...]:
     """The names of the bundled models."""
-    return tuple(_bundled())
+    return tuple(bundled_models())
 
 
 def model_named(name: str) -> LanguageModel:
@@ -140,7 +141,7 @@ def model_named(name: str) -> LanguageModel:
     Raises `Rejected` for another.
     """
     plain = name.lower().rpartition("/")[2]
-    bundled = _bundled()
+    bundled = bundled_models()
     while plain not in bundled:
         suffix = next((end for end in _SUFFIXES if plain.endswith(end)), "")
         if not suffix:

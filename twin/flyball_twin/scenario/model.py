@@ -1,7 +1,7 @@
 """A scenario as data, whatever wrote it. It refuses to know who governs, and to draw anything by itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -29,8 +29,9 @@ class EnginePlan:
     variant: str
     backend: str = "vllm"
     tensor_parallel: int = 1
+    expert_parallel: int = 1
     weights: str = "bf16"
-    """Precision of the weights: `bf16`, `fp8`, `fp8_block`."""
+    """Precision of the weights: `bf16`, `fp8`, `fp8_block`, `int4`, `mxfp4`."""
     kv_cache: str = "bf16"
     """Precision of the KV cache: `bf16`, `fp8`."""
     node: str = ""
@@ -56,7 +57,9 @@ class PoolPlan:
     engines: tuple[EnginePlan, ...]
     lanes: tuple[LaneRule, ...]
     balance: str = "leastconn"
-    """`leastconn`, or `random(n)`: the least loaded of n engines drawn by weight."""
+    """`leastconn`, `roundrobin`, `random(n)` (the least loaded of n engines drawn by weight) or `hash` (by session)."""
+    timeouts_s: Mapping[str, float] = field(default_factory=dict)
+    """By lane, how long a request waits at the gateway at most; a lane that is not there waits for good."""
     policy: str = ""
     """Text of its policy document; empty: nothing is ordered, and the pool is in `observe`."""
     policy_source: str = ""

@@ -48,6 +48,8 @@ class PacedEngine:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
+        # Each token is told when it comes out, so no step is leapt over.
+        engine.stepped = True
         self.tallies = Tallies()
         self.late = Lateness()
         self.started_wall_s = wall_clock()

@@ -37,8 +37,8 @@ def read_sessions(path: Path) -> tuple[RecordedSession, ...]:
     """The sessions of a `.parquet`, `.csv` or `.csv.gz` file.
 
     Where the time of thinking is missing it is taken from the arrivals and the time the answer took, and is 0 where
-    that is missing too. Raises `Rejected` for a file that cannot be read and, with row (or line) and column, for one
-    whose rows make no sense.
+    that is missing too; an empty answer counts as one token, as an engine makes at least one. Raises `Rejected` for a
+    file that cannot be read and, with row (or line) and column, for one whose rows make no sense.
     """
     try:
         stamp = path.stat()
@@ -62,7 +62,7 @@ def _read(path: Path, _mtime_ns: int, _size: int) -> tuple[RecordedSession, ...]
             sessions[name] = RecordedSession(name, cells.text("dup_group") or name, opening)
         step = (
             cells.whole("prompt_tokens", 1),
-            cells.whole("output_tokens", 1),
+            max(cells.whole("output_tokens", 0), 1),
             _think_s(cells, before if follows else None),
             cells.whole("cached_prefix_tokens", 0) if follows else 0,
         )

@@ -19,7 +19,7 @@ from flyball_agents.segments import scan
 from flyball_agents.shipper import Shipper, ShipperLimits
 from flyball_agents.spool import Spool, SpoolLimits, Ticket
 from flyball_core.ids import AgentId, BootId
-from flyball_proto.codec import encode_input
+from flyball_proto.codec import encode_frame
 from harness.scripted_pool import WALL_S
 from laboratory.record import Sampled
 from laboratory.simulation.faulty_log import FaultyLog, Way
@@ -131,7 +131,7 @@ class Agent:
             samplers=[self._sampler],
             spool=spool,
             shipper=shipper,
-            encode=encode_input,
+            encode=encode_frame,
         )
         self.process.spawn(self._beat(agent, fresh))
         self.process.spawn(self._ship(shipper, fresh))
