@@ -1,12 +1,12 @@
 """Compile measured kernel times of aiconfigurator into the twin's kernel files.
 
-    scripts/compile_kernels TABLES [--out FOLDER]
+    python scripts/compile_kernels.py TABLES [--out FOLDER]
 
 TABLES is a folder with the tables of `ai-dynamo/aiconfigurator` (aic-core/src/aiconfigurator_core/systems/data, commit
 095f58a51c4ca8e61b66ec108d86f223f8d559ce, Apache-2.0), one Parquet file for each of GPU, software and operation, named
-`aic_GPU_SOFTWARE_OPERATION_perf.parquet`. For each GPU it writes `GPU.npz`, and says what thinning and rounding changed at
-the points of the tables. Left out are the shapes that no layer has, token counts between powers of two up to 16 and
-beyond 16384, and attention with head sizes and windows of no bundled model.
+`aic_GPU_SOFTWARE_OPERATION_perf.parquet`. For each GPU it writes `GPU.npz`, and says what thinning changed at the
+points of the tables. Left out are the shapes that no layer has, token counts between powers of two up to 16, between
+multiples of 8, and beyond 16384, and attention with head sizes and windows of no bundled model.
 """
 
 import argparse
@@ -14,25 +14,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from flyball_twin.physics.compiling import Row, compile_attention, compile_gemm, compile_reduce
 from flyball_twin.physics.engine_model import KERNELS
 from flyball_twin.physics.hardware import GPUS, GpuModel
 from flyball_twin.physics.kernel_file import GemmTable, KernelFile, decode, read_kernel_file, write_kernel_file
+from flyball_twin.physics.kernel_tables import table_rows
 from flyball_twin.physics.kernels import Kernels
 
 COMMIT = "095f58a51c4ca8e61b66ec108d86f223f8d559ce"
 SOFTWARE = {"a100_sxm": "vllm0.14.0", "h100_sxm": "vllm0.24.0", "h200_sxm": "vllm0.24.0"}
+KINDS = {"custom_allreduce": "all_reduce"}
 LEFT_OUT_TOKENS = {3, 5, 6, 7, *range(9, 16), 32768}
 LEAST_WIDTH = 128
-ATTENTION = [(size, kv, window) for size, window in ((64, 0), (64, 128), (128, 0), (192, 0), (256, 0)) for kv in ("bf16", "fp8")]
+PROMPTS = (1, 8, 64, 256)
+"""Of prefill attention the lookup uses one prompt alone and the most that were measured together."""
+ATTENTION = [
+    (size, kv, window) for size, window in ((64, 0), (64, 128), (128, 0), (192, 0), (256, 0)) for kv in ("bf16", "fp8")
+]
 
 
 def rows(tables: Path, gpu: str, operation: str) -> list[Row]:
     """The rows of one table."""
-    found: list[Row] = pq.read_table(tables / f"aic_{gpu}_{SOFTWARE[gpu]}_{operation}_perf.parquet").to_pylist()
-    return found
+    file = tables / f"aic_{gpu}_{SOFTWARE[gpu]}_{operation}_perf.parquet"
+    return list(table_rows(file, KINDS.get(operation, operation)))
 
 
 def wanted(gemms: list[Row]) -> Iterator[Row]:
@@ -47,7 +52,8 @@ def compiled(tables: Path, gpu: str) -> KernelFile:
     """The kernel file of one GPU."""
     gemm, _ = compile_gemm(wanted(rows(tables, gpu, "gemm")))
     decoding, _ = compile_attention(rows(tables, gpu, "generation_attention"), "decode", ATTENTION)
-    prefill, _ = compile_attention(rows(tables, gpu, "context_attention"), "prefill", ATTENTION)
+    prompts = [row for row in rows(tables, gpu, "context_attention") if row["batch_size"] in PROMPTS]
+    prefill, _ = compile_attention(prompts, "prefill", ATTENTION)
     reduce, _ = compile_reduce(rows(tables, gpu, "custom_allreduce"))
     return KernelFile(
         gpu=gpu,
@@ -58,13 +64,17 @@ def compiled(tables: Path, gpu: str) -> KernelFile:
         reduce=reduce,
         kernels={
             part: ", ".join(sorted({str(row["kernel_source"]) for row in rows(tables, gpu, operation)}))
-            for part, operation in (("gemm", "gemm"), ("decode", "generation_attention"), ("prefill", "context_attention"))
+            for part, operation in (
+                ("gemm", "gemm"),
+                ("decode", "generation_attention"),
+                ("prefill", "context_attention"),
+            )
         },
     )
 
 
 def thinning(gpu: GpuModel, file: KernelFile, whole: dict[str, GemmTable]) -> str:
-    """What thinning and rounding changed at the points of the whole tables, in words."""
+    """What thinning changed at the points of the whole tables, in words."""
     kernels = Kernels(gpu=gpu, file=file)
     changes = []
     for precision, table in whole.items():
@@ -76,7 +86,8 @@ def thinning(gpu: GpuModel, file: KernelFile, whole: dict[str, GemmTable]) -> st
     change = np.abs(np.concatenate(changes))
     change = change[~np.isnan(change)] * 100.0
     beyond = np.quantile(change, [0.5, 0.9, 0.99])
-    return f"GEMM off by {beyond[0]:.2f} % at half of {change.size} points, {beyond[1]:.2f} % at 90 %, {beyond[2]:.1f} % at 99 %"
+    shares = ", ".join(f"{off:.2f} % at {share}" for off, share in zip(beyond, ("half", "90 %", "99 %"), strict=True))
+    return f"GEMM off by {shares} of {change.size} points"
 
 
 def main() -> None:

@@ -3,71 +3,57 @@
 The document's shape is described in docs/commands.md; keys are only ever added.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from flyball_twin.demo_scenario import Scenario
-from flyball_twin.life import Frames
+from flyball_cli.twin_playing import Played
+from flyball_cli.twin_words import print_doings, seconds
+from flyball_twin.life import UNGOVERNED
 from flyball_twin.observing import Observed
-from flyball_twin.scoring import Minute, Score
+from flyball_twin.scenario.model import Scenario
+from flyball_twin.scorecard import Scorecard
+from flyball_twin.scoring import Score
 
 SCHEMA = "flyball.demo/1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetResult:
-    """One fleet's score over all arrivals, by lane, by phase, and by minute."""
-
-    score: Score
-    lanes: dict[str, Score]
-    phases: dict[str, Score]
-    timeline: tuple[Minute, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoResult:
-    """A finished demo."""
-
-    scenario: Scenario
-    fleets: dict[str, FleetResult]
-    observed: Observed
-    governed: str
-    """The pool that was governed."""
-    frames: Frames
-    log: str
-    picture: str | None
-    wall_s: float
-
-
-def document(result: DemoResult) -> dict[str, Any]:
+def document(played: Played) -> dict[str, Any]:
     """The JSON document."""
+    scenario, observed = played.scenario, played.observed
     return {
         "schema": SCHEMA,
         "scenario": {
-            "seed": result.scenario.seed,
-            "duration_s": result.scenario.duration_s,
-            "engines": len(result.scenario.variants),
-            "objectives": [asdict(slo) for slo in result.scenario.slos],
+            "seed": played.seed,
+            "duration_s": scenario.duration_s,
+            "engines": sum(len(pool.engines) for pool in scenario.pools),
+            "objectives": [asdict(slo) for slo in scenario.slos],
         },
-        "fleets": {name: _fleet(fleet) for name, fleet in result.fleets.items()},
-        "regime_shifts": [
-            {"pool": s.pool, "at_s": s.at_s, "from": s.before, "to": s.after, "confidence": s.confidence}
-            for s in result.observed.shifts
-        ],
-        "changes": [asdict(change) for change in result.observed.changes],
-        "stopped": result.observed.stopped,
-        "frames": asdict(result.frames),
-        "log": result.log,
-        "picture": result.picture,
-        "wall_s": round(result.wall_s, 3),
+        "fleets": {name: _fleet(scenario, card) for name, card in played.cards.items()},
+        "assumed": {kind: list(said) for kind, said in played.assumed.items()},
+        "regime_shifts": shifts_document(observed),
+        "changes": [asdict(change) for change in observed.changes],
+        "stopped": observed.stopped,
+        "frames": None if played.frames is None else asdict(played.frames),
+        "log": played.log,
+        "picture": played.picture,
+        "wall_s": round(played.wall_s, 3),
     }
 
 
-def _fleet(fleet: FleetResult) -> dict[str, Any]:
-    score = fleet.score
+def shifts_document(observed: Observed) -> list[dict[str, Any]]:
+    """The regime shifts, in their order."""
+    return [
+        {"pool": s.pool, "at_s": s.at_s, "from": s.before, "to": s.after, "confidence": s.confidence}
+        for s in observed.shifts
+    ]
+
+
+def _fleet(scenario: Scenario, card: Scorecard) -> dict[str, Any]:
+    score = card.tally.score()
+    phases = {phase.name: card.tally.score(phase=phase.name) for phase in scenario.phases}
     return {
         "arrivals": score.arrivals,
         "finished": score.finished,
@@ -78,13 +64,17 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
         **_latency(score),
         "lanes": {
             name: {"arrivals": lane.arrivals, "attainment": lane.attainment, **_latency(lane)}
-            for name, lane in fleet.lanes.items()
+            for name, lane in _lanes(scenario, card).items()
         },
         "phases": {
             name: {"attainment": dict(phase.lanes), "slo_goodput_rps": phase.slo_goodput_rps}
-            for name, phase in fleet.phases.items()
+            for name, phase in phases.items()
         },
     }
+
+
+def _lanes(scenario: Scenario, card: Scorecard) -> dict[str, Score]:
+    return {slo.lane: card.tally.score(lane=slo.lane) for slo in scenario.slos}
 
 
 def _latency(score: Score) -> dict[str, float | None]:
@@ -97,61 +87,38 @@ def _latency(score: Score) -> dict[str, float | None]:
     }
 
 
-def print_tables(console: Console, result: DemoResult) -> None:
+def print_tables(console: Console, played: Played) -> None:
     """The result for a reader: one table of figures, one of phases, and a line on what was done."""
-    names = list(result.fleets)
+    scores = [card.tally.score() for card in played.cards.values()]
     table = Table(title="The same requests, two fleets", title_justify="left", title_style="bold")
     table.add_column("")
-    for name in names:
-        table.add_column("static: vLLM's defaults" if name == "static" else name, justify="right")
+    for name in played.cards:
+        table.add_column("static: vLLM's defaults" if name == UNGOVERNED else name, justify="right")
     rows: list[tuple[str, list[str]]] = [
-        ("requests/s within objective", [f"{f.score.slo_goodput_rps:.2f}" for f in result.fleets.values()])
+        ("requests/s within objective", [f"{score.slo_goodput_rps:.2f}" for score in scores])
     ]
-    for lane in [slo.lane for slo in result.scenario.slos]:
-        lanes = [fleet.lanes[lane] for fleet in result.fleets.values()]
+    for slo in played.scenario.slos:
+        lane = slo.lane
+        lanes = [card.tally.score(lane=lane) for card in played.cards.values()]
         rows.append((f"{lane}: within objective", [f"{score.attainment:.1%}" for score in lanes]))
-        for label, field in (
-            ("TTFT p50", "ttft_p50_s"),
-            ("TTFT p99", "ttft_p99_s"),
-            ("TPOT p50", "tpot_p50_s"),
-            ("TPOT p99", "tpot_p99_s"),
-        ):
-            rows.append((f"{lane}: {label}", [_seconds(getattr(score, field)) for score in lanes]))
-    rows.append(("requests, all counted", [f"{f.score.arrivals:,}" for f in result.fleets.values()]))
+        rows.append((f"{lane}: TTFT p50", [seconds(score.ttft_p50_s) for score in lanes]))
+        rows.append((f"{lane}: TTFT p99", [seconds(score.ttft_p99_s) for score in lanes]))
+        rows.append((f"{lane}: TPOT p50", [seconds(score.tpot_p50_s) for score in lanes]))
+        rows.append((f"{lane}: TPOT p99", [seconds(score.tpot_p99_s) for score in lanes]))
+    rows.append(("requests, all counted", [f"{score.arrivals:,}" for score in scores]))
     for label, cells in rows:
         table.add_row(label, *cells)
     console.print(table)
-    console.print(_phases(result))
-    _print_doings(console, result)
+    console.print(_phases(played))
+    print_doings(console, played)
 
 
-def _phases(result: DemoResult) -> Table:
+def _phases(played: Played) -> Table:
     table = Table(title="Attainment of all lanes, by phase", title_justify="left")
     table.add_column("phase")
-    for name in result.fleets:
+    for name in played.cards:
         table.add_column(name, justify="right")
-    for phase in result.scenario.phases:
-        cells = [f"{fleet.phases[phase.name].attainment:.1%}" for fleet in result.fleets.values()]
+    for phase in played.scenario.phases:
+        cells = [f"{card.tally.score(phase=phase.name).attainment:.1%}" for card in played.cards.values()]
         table.add_row(f"{phase.name} ({phase.from_s:.0f} to {phase.to_s:.0f} s)", *cells)
     return table
-
-
-def _print_doings(console: Console, result: DemoResult) -> None:
-    observed, frames = result.observed, result.frames
-    counts: dict[str, int] = {}
-    for change in observed.changes:
-        counts[change.knob] = counts.get(change.knob, 0) + 1
-    done = ", ".join(f"{number} of {knob}" for knob, number in sorted(counts.items())) or "none"
-    shifts = [s for s in observed.shifts if s.pool == result.governed]
-    console.print(f"Changes: {done}; {observed.stopped} proposals stopped by the guard.")
-    console.print("Regimes: " + ", ".join(f"{s.after} at {s.at_s:.0f} s" for s in shifts))
-    console.print(
-        f"Frames: {frames.sent} sent = {frames.delivered} delivered + {frames.duplicate} duplicate"
-        f" + {frames.rejected} rejected + {frames.dropped} dropped"
-    )
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.2f} s"

@@ -1,4 +1,4 @@
-"""The live view of a demo: a screen where there is a terminal, plain lines where there is none."""
+"""The live view of a run in virtual time: a screen where there is a terminal, plain lines where there is none."""
 
 import time
 from collections.abc import Mapping
@@ -13,10 +13,20 @@ from rich.text import Text
 
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET
 from flyball_core.outputs import DecisionRecord, RecordKind
-from flyball_twin.life import LAST_REQUESTS, Scene
+from flyball_twin.engine import Engine
+from flyball_twin.fleet import Pool
+from flyball_twin.life import Life, Watched
+from flyball_twin.scorecard import LAST_REQUESTS
+from flyball_twin.trail import load_of
 
-PLAIN_EVERY_S = 60.0
-"""Seconds of virtual time between two plain lines."""
+PLAIN_LINES = 20
+"""About so many plain lines a run has, but none more often than each minute of virtual time."""
+
+SHORT_S = 7200.0
+"""In a run that is no longer, every regime shift and alarm has a line."""
+
+ROWS = 16
+"""Engines that the screen shows of a pool."""
 
 FRAMES_PER_S = 10.0
 """How often the screen is drawn anew, in real time."""
@@ -27,7 +37,7 @@ LAST_DECISIONS = 6
 class View(Protocol):
     """What a demo shows itself through."""
 
-    def show(self, scene: Scene, news: list[DecisionRecord]) -> None:
+    def show(self, life: Life, news: list[DecisionRecord]) -> None:
         """One tick of the run."""
         ...
 
@@ -39,7 +49,7 @@ class View(Protocol):
 class Silent:
     """Shows nothing: for `--json`."""
 
-    def show(self, scene: Scene, news: list[DecisionRecord]) -> None:
+    def show(self, life: Life, news: list[DecisionRecord]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -47,27 +57,29 @@ class Silent:
 
 
 class PlainLines:
-    """A line each minute of virtual time, and one for each regime shift and alarm."""
+    """A line now and then, and in a short run one for each regime shift and alarm."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._next_s = 0.0
 
-    def show(self, scene: Scene, news: list[DecisionRecord]) -> None:
+    def show(self, life: Life, news: list[DecisionRecord]) -> None:
         """A line if one is due."""
-        for record in news:
+        now_s, end_s = life.clock.now_s, life.scenario.end_s
+        for record in news if end_s <= SHORT_S else ():
             if record.kind is RecordKind.ALARM or record.summary.startswith("regime "):
                 self._say(f"{record.time_s:6.0f} s  {record.pool}: {record.summary}")
-        if scene.now_s < self._next_s:
+        if now_s < self._next_s:
             return
-        self._next_s = scene.now_s + PLAIN_EVERY_S
+        self._next_s = now_s + max(60.0, end_s / PLAIN_LINES)
         parts = []
-        for name, fleet in scene.fleets.items():
-            features = fleet.features
-            pressure = f"KV {_share(features, 'kv_used_max')}, HBM {_share(features, 'hbm_ratio')}"
-            tokens = f"{features.get('gen_tokens_per_s', 0.0):.0f} tok/s"
-            parts.append(f"{name}: {fleet.regime}, {pressure}, {tokens}, attained {fleet.attainment:.0%}")
-        self._say(f"{scene.now_s:6.0f} s  " + "  |  ".join(parts))
+        for watched in life.fleets.values():
+            for named in watched.pools.values():
+                regime, _, features = _said(life, named)
+                pressure = f"KV {_share(features, 'kv_used_max')}, HBM {_share(features, 'hbm_ratio')}"
+                parts.append(f"{named}: {regime}, {pressure}, {features.get('gen_tokens_per_s', 0.0):.0f} tok/s")
+            parts.append(f"{watched.name} attained {watched.card.attainment:.0%}")
+        self._say(f"{now_s:6.0f} s  " + "  |  ".join(parts))
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -77,7 +89,7 @@ class PlainLines:
 
 
 class Screen:
-    """Both fleets side by side, redrawn in place."""
+    """The fleets side by side, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True)
@@ -85,33 +97,44 @@ class Screen:
         self._drawn = 0.0
         self._last: list[str] = []
 
-    def show(self, scene: Scene, news: list[DecisionRecord]) -> None:
+    def show(self, life: Life, news: list[DecisionRecord]) -> None:
         """Draw anew if the last picture is old enough."""
         for record in news:
             if record.kind in (RecordKind.DECISION, RecordKind.ALARM):
                 self._last = [*self._last, f"{record.time_s:5.0f} s  {record.pool}: {record.summary}"][-LAST_DECISIONS:]
         if time.monotonic() - self._drawn >= 1.0 / FRAMES_PER_S:
             self._drawn = time.monotonic()
-            self._live.update(self._picture(scene), refresh=True)
+            self._live.update(self._picture(life), refresh=True)
 
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
 
-    def _picture(self, scene: Scene) -> Group:
+    def _picture(self, life: Life) -> Group:
+        now_s, scenario = life.clock.now_s, life.scenario
+        phase = next((p.name for p in scenario.phases if p.from_s <= now_s < p.to_s), "")
+        if now_s >= scenario.duration_s:
+            phase = "the last requests finish"
         head = Table.grid(expand=True)
         head.add_row(
-            Text(f"{scene.now_s:5.0f} of {scene.end_s:.0f} s   {scene.phase}", style="bold"),
-            ProgressBar(total=scene.end_s, completed=scene.now_s, width=40),
+            Text(f"{now_s:5.0f} of {scenario.end_s:.0f} s   {phase}", style="bold"),
+            ProgressBar(total=scenario.end_s, completed=now_s, width=40),
         )
         said = Text("\n".join(self._last) or "nothing decided yet", overflow="ellipsis", no_wrap=True)
-        return Group(head, _fleets(scene), _engines(scene), Panel(said, title="decisions", title_align="left"))
+        return Group(head, _pools(life), _engines(life), Panel(said, title="decisions", title_align="left"))
 
 
-def _fleets(scene: Scene) -> Table:
+def _said(life: Life, pool: str) -> tuple[str, float, Mapping[str, float]]:
+    """Regime, confidence and features of a pool, as the log has them."""
+    tick = life.observed.ticks.get(pool)
+    return (tick.regime, tick.confidence, tick.features) if tick else ("unknown", 0.0, {})
+
+
+def _pools(life: Life) -> Table:
     table = Table(expand=True)
     for column in (
         "fleet",
+        "pool",
         "regime",
         "KV",
         "HBM",
@@ -122,25 +145,27 @@ def _fleets(scene: Scene) -> Table:
         "attained",
         f"latest {LAST_REQUESTS}",
     ):
-        table.add_column(column, justify="left" if column in ("fleet", "regime") else "right")
-    for name, fleet in scene.fleets.items():
-        features = fleet.features
-        table.add_row(
-            name,
-            f"{fleet.regime} ({fleet.confidence:.0%})",
-            _share(features, "kv_used_max"),
-            _share(features, "hbm_ratio"),
-            f"{features.get('gen_tokens_per_s', 0.0):,.0f}",
-            f"{features.get('prompt_tokens_per_s', 0.0):,.0f}",
-            f"{features['tpot_s'] * 1e3:.0f} ms" if "tpot_s" in features else "-",
-            str(fleet.queued),
-            f"{fleet.attainment:.1%}",
-            f"{fleet.recent:.0%}",
-        )
+        table.add_column(column, justify="left" if column in ("fleet", "pool", "regime") else "right")
+    for watched in life.fleets.values():
+        for pool, named in watched.pools.items():
+            regime, confidence, features = _said(life, named)
+            table.add_row(
+                watched.name,
+                pool,
+                f"{regime} ({confidence:.0%})",
+                _share(features, "kv_used_max"),
+                _share(features, "hbm_ratio"),
+                f"{features.get('gen_tokens_per_s', 0.0):,.0f}",
+                f"{features.get('prompt_tokens_per_s', 0.0):,.0f}",
+                f"{features['tpot_s'] * 1e3:.0f} ms" if "tpot_s" in features else "-",
+                str(watched.fleet.pools[pool].gateway.queued),
+                f"{watched.card.attainment:.1%}",
+                f"{watched.card.recent:.0%}",
+            )
     return table
 
 
-def _engines(scene: Scene) -> Table:
+def _engines(life: Life) -> Table:
     table = Table(expand=True)
     for column in (
         "engine",
@@ -156,22 +181,32 @@ def _engines(scene: Scene) -> Table:
         "state",
     ):
         table.add_column(column, justify="right" if column not in ("engine", "fleet", "variant", "state") else "left")
-    for name, fleet in scene.fleets.items():
-        for engine in fleet.engines:
-            table.add_row(
-                engine.engine,
-                name,
-                engine.variant,
-                str(engine.running),
-                str(engine.waiting),
-                f"{engine.kv_used_ratio:.0%}",
-                str(engine.settings.get(BATCH_CAP, "-")),
-                str(engine.settings.get(TOKEN_BUDGET, "-")),
-                f"of {engine.in_flight_cap}" if engine.in_flight_cap else "no cap",
-                str(engine.weight),
-                engine.state,
-            )
+    for watched in life.fleets.values():
+        for pool in watched.fleet.pools.values():
+            for engine in pool.engines[:ROWS]:
+                table.add_row(*_engine(watched, pool, engine))
     return table
+
+
+def _engine(watched: Watched, pool: Pool, engine: Engine) -> list[str]:
+    (running, waiting, kv_used), settings = load_of(engine), engine.settings()
+    weight, cap = pool.gateway.weight(engine.id), pool.gateway.cap(engine.id)
+    state = "down" if not engine.ready else ("draining" if weight == 0 else "serving")
+    if engine.bandwidth_factor < 1.0:
+        state += f", HBM at {engine.bandwidth_factor:.0%}"
+    return [
+        engine.id,
+        watched.name,
+        engine.variant,
+        str(running),
+        str(waiting),
+        f"{kv_used:.0%}",
+        str(settings.get(BATCH_CAP, "-")),
+        str(settings.get(TOKEN_BUDGET, "-")),
+        f"of {cap}" if cap else "no cap",
+        str(weight),
+        state,
+    ]
 
 
 def _share(features: Mapping[str, float], name: str) -> str:

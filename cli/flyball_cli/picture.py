@@ -1,136 +1,297 @@
-"""The demo's outcome as one picture: what was asked, what was done, what came of it."""
+"""A played scenario as one picture: what was asked, what went wrong, what was done, what came of it.
 
+A column for each pool, time to the right. The colours are Okabe and Ito's, which people who do not tell red from green
+can tell apart; fleets differ in their lines as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from flyball_cli.demo_report import DemoResult
-from flyball_core.ids import EngineId
-from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, WEIGHT
+from flyball_cli.twin_playing import Played, variant_words
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
+from flyball_twin.life import GOVERNED, UNGOVERNED
+from flyball_twin.observing import Change, RegimeShift
+from flyball_twin.scenario.model import Fault, FaultKind, PoolPlan
 from flyball_twin.scoring import Minute
 
 mpl.use("Agg")  # a file, never a window
 
-COLOURS = {"static": "#9a9a9a", "flyball": "#0b6e99"}
-REGIME_COLOURS = {
-    "idle": "#f2f2f2",
-    "interactive": "#d8ecd8",
-    "prefill_heavy": "#e8e1f4",
-    "long_context": "#fbe3c8",
-    "kv_thrash": "#f6c6c6",
-    "unknown": "#e4e4e4",
+LOOKS: Mapping[str, tuple[str, Literal["dashed", "solid"]]] = {
+    UNGOVERNED: ("#6e6e6e", "dashed"),
+    GOVERNED: ("#0072b2", "solid"),
 }
-ENGINE_COLOURS = ("#0b6e99", "#c2452d", "#3b8a3e", "#8a5aa8")
+"""Colour and line of each fleet."""
+REGIME_COLOURS = {
+    "idle": "#f3f3f3",
+    "interactive": "#dcefe8",
+    "prefill_heavy": "#e9e4f2",
+    "long_context": "#fbe9cc",
+    "agentic": "#dbeaf7",
+    "bulk": "#f1e6d9",
+    "kv_thrash": "#f7d3c8",
+    "degraded": "#f5dbe9",
+    "unknown": "#e6e6e6",
+}
+ENGINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8b6f00", "#000000")
+FAULT_COLOUR = "#b33c00"
+POINTS = 60
+"""About so many points a line of attainment has: fewer are smoother."""
+SEEN = 0.005
+"""A regime that is named for less of the run cannot be seen, and has no place in the legend."""
 
 
-def draw(result: DemoResult, path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The unit of the time axis."""
+
+    unit: str
+    length_s: float
+
+    @classmethod
+    def of(cls, end_s: float) -> "Times":
+        """One in which the axis has few digits."""
+        if end_s <= 2 * 3600.0:
+            return cls("s", 1.0)
+        return cls("h", 3600.0) if end_s <= 3 * 86_400.0 else cls("days", 86_400.0)
+
+    def __call__(self, at_s: float) -> float:
+        """Seconds in that unit."""
+        return at_s / self.length_s
+
+
+def draw(played: Played, path: Path) -> None:
     """Write the picture as PNG. Raises `OSError` if the file cannot be written."""
-    figure = Figure(figsize=(11, 10), layout="constrained")
-    axes = figure.subplots(5, 1, sharex=True, height_ratios=[3, 2, 2, 2, 2])
-    for ax in axes:
-        _shade(ax, result)
-        ax.margins(x=0)
-        ax.spines[["top", "right"]].set_visible(False)
-    _attainment(axes[0], result)
-    _pressure(axes[1], result)
-    _knob(axes[2], result, BATCH_CAP, "batch cap\n(requests)", log=True)
-    _knob(axes[3], result, TOKEN_BUDGET, "token budget\n(tokens a step)", log=True)
-    _knob(axes[4], result, WEIGHT, "routing weight\n(0 to 256)", log=False)
-    _relaunches(axes[4], result)
-    axes[3].legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
-    axes[4].set_xlabel("virtual time (s)")
-    scores = {name: fleet.score for name, fleet in result.fleets.items()}
-    figure.suptitle(
-        "   ".join(
-            f"{name}: {s.slo_goodput_rps:.2f} requests/s within objective ({s.attainment:.0%})"
-            for name, s in scores.items()
-        ),
-        fontsize=12,
-    )
+    pools = played.scenario.pools
+    governed = GOVERNED in played.cards
+    heights = [0.3 + 0.3 * len(played.scenario.faults), 2.6, 1.2, 2, 1.6, *((1.5, 1.5, 1.5) if governed else ())]
+    width = 11.0 if len(pools) == 1 else 7.5 * len(pools)
+    figure = Figure(figsize=(width, 1.5 + 1.25 * sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), len(pools), sharex=True, height_ratios=heights, squeeze=False)
+    times = Times.of(played.scenario.end_s)
+    for column, pool in enumerate(pools):
+        PoolPicture(played, pool, times).draw([grid[row][column] for row in range(len(heights))])
+    figure.suptitle(_title(played), fontsize=12, x=0.01, ha="left")
+    notes = "; ".join(f"{kind}: {', '.join(said)}" for kind, said in played.assumed.items())
+    if notes:
+        figure.supxlabel(fill(f"Assumed, not measured: {notes}", int(19 * width)), fontsize=7, x=0.01, ha="left")
     figure.savefig(path, dpi=110)
 
 
-def _shade(ax: Axes, result: DemoResult) -> None:
-    """Colour the ground by the regime that Flyball named, and mark the fault."""
-    history = result.observed.history.get(result.governed, [])
-    begin = 0
-    for i in range(1, len(history) + 1):
-        if i == len(history) or history[i].regime != history[begin].regime:
-            colour = REGIME_COLOURS.get(history[begin].regime, "#ffffff")
-            ax.axvspan(history[begin].time_s, history[min(i, len(history) - 1)].time_s, color=colour, linewidth=0)
-            begin = i
-    for fault in result.scenario.faults:
-        if fault.at_s < result.scenario.end_s:
-            ax.axvline(fault.at_s, color="#c2452d", linestyle=":", linewidth=1.2)
+def _title(played: Played) -> str:
+    scores = {name: card.tally.score() for name, card in played.cards.items()}
+    said = "   ".join(
+        f"{name}: {s.slo_goodput_rps:.2f} requests/s within objective ({s.attainment:.1%})"
+        for name, s in scores.items()
+    )
+    return f"{played.scenario.title} (seed {played.seed})\n{said}"
 
 
-def _attainment(ax: Axes, result: DemoResult) -> None:
-    for name, fleet in result.fleets.items():
-        times = [minute.from_s + 30 for minute in fleet.timeline if sum(minute.arrivals.values())]
-        shares = [_share(minute) for minute in fleet.timeline if sum(minute.arrivals.values())]
-        ax.plot(times, shares, color=COLOURS.get(name, "#333333"), linewidth=2.5, label=name, drawstyle="steps-mid")
-    ax.set_ylim(0, 1.03)
-    ax.yaxis.set_major_formatter("{x:.0%}")
-    ax.set_ylabel("requests within\ntheir objective")
-    ax.legend(loc="lower left", frameon=False)
-    for phase in result.scenario.phases:
-        ax.text(phase.from_s + 4, 1.045, phase.name, fontsize=8, color="#555555")
-    for fault in result.scenario.faults:
-        if fault.at_s < result.scenario.end_s:
-            note = f"{fault.engine} loses {1 - fault.factor:.0%} of its HBM bandwidth"
-            ax.annotate(note, (fault.at_s, 0.06), (fault.at_s + 8, 0.06), fontsize=8, color="#c2452d")
-    regimes = {tick.regime for tick in result.observed.history.get(result.governed, [])}
-    ground = [mpl.patches.Patch(color=colour, label=name) for name, colour in REGIME_COLOURS.items() if name in regimes]
-    ax.add_artist(ax.legend(handles=ground, loc="lower right", fontsize=8, title="regime (ground)", title_fontsize=8))
-    ax.legend(loc="lower left", frameon=False)
+class PoolPicture:
+    """One column: one pool of every fleet."""
 
+    def __init__(self, played: Played, pool: PoolPlan, times: Times) -> None:
+        self._played = played
+        self._plan = pool
+        self._times = times
+        self._end_s = played.scenario.end_s
+        engines = {engine.engine for engine in pool.engines} | {engine.node for engine in pool.engines}
+        self._faults = [
+            fault for fault in played.scenario.faults if fault.target in engines and fault.from_s < self._end_s
+        ]
+        self._moments = {name: card.trail.moments(pool.pool) for name, card in played.cards.items()}
+        self._colours = dict(zip((engine.engine for engine in pool.engines), cycle(ENGINE_COLOURS), strict=False))
 
-def _share(minute: Minute) -> float:
-    return sum(minute.attained.values()) / sum(minute.arrivals.values())
+    def draw(self, axes: Sequence[Axes]) -> None:
+        """Into these axes, from the top."""
+        for ax in axes:
+            ax.margins(x=0)
+            ax.spines[["top", "right"]].set_visible(False)
+        for ax in axes[1:]:
+            self._shade(ax)
+        self._events(axes[0])
+        self._attainment(axes[1])
+        self._arrivals(axes[2])
+        self._load(axes[3])
+        self._kv(axes[4])
+        if len(axes) > 5:
+            self._knob(axes[5], BATCH_CAP, "batch cap\n(requests)")
+            self._knob(axes[6], TOKEN_BUDGET, "token budget\n(a step)")
+            self._weights(axes[7])
+        axes[-1].set_xlim(0, self._times(self._end_s))
+        axes[-1].set_xlabel(f"virtual time ({self._times.unit})")
 
+    def _shade(self, ax: Axes) -> None:
+        """Colour the ground by the regime that was named, and mark where faults begin and end."""
+        for regime, from_s, to_s in self._regimes():
+            colour = REGIME_COLOURS.get(regime, "#ffffff")
+            ax.axvspan(self._times(from_s), self._times(to_s), color=colour, linewidth=0, zorder=0)
+        for fault in self._faults:
+            for at_s in (fault.from_s, fault.to_s):
+                if 0.0 < at_s < self._end_s:
+                    ax.axvline(self._times(at_s), color=FAULT_COLOUR, linestyle=":", linewidth=1.1)
 
-def _pressure(ax: Axes, result: DemoResult) -> None:
-    for name in result.fleets:
-        ticks = result.observed.history.get(name, [])
-        times = [tick.time_s for tick in ticks]
-        colour = COLOURS.get(name, "#333333")
-        kv = [tick.features.get("kv_used_max", float("nan")) for tick in ticks]
-        hbm = [tick.features.get("hbm_ratio", float("nan")) for tick in ticks]
-        ax.plot(times, kv, color=colour, linewidth=1.4, label=f"{name}: fullest KV cache")
-        ax.plot(times, hbm, color=colour, linewidth=0.9, alpha=0.55, label=f"{name}: HBM bandwidth in use")
-    ax.set_ylim(0, 1.05)
-    ax.yaxis.set_major_formatter("{x:.0%}")
-    ax.set_ylabel("pressure")
-    ax.legend(loc="upper left", fontsize=7, ncols=2, frameon=False)
+    def _regimes(self) -> list[tuple[str, float, float]]:
+        """Regime, begin and end, of the governed pool."""
+        shifts: list[RegimeShift] = [s for s in self._played.observed.shifts if s.pool == self._plan.pool]
+        if not shifts:
+            return []
+        names = [shifts[0].before, *(shift.after for shift in shifts)]
+        edges = [0.0, *(shift.at_s for shift in shifts), self._end_s]
+        return list(zip(names, edges, edges[1:], strict=False))
 
+    def _events(self, ax: Axes) -> None:
+        """The phases, and below them what goes wrong."""
+        ax.axis("off")
+        ax.set_title(f"pool {self._plan.pool}: {len(self._plan.engines)} engines", fontsize=10, loc="left")
+        rows = 1 + len(self._faults)
+        ax.set_ylim(0.3 - rows, 0.8)
+        for phase in self._played.scenario.phases:
+            ax.axvline(self._times(phase.from_s), 1 - 1.0 / rows, 1, color="#888888", linewidth=0.8)
+            ax.text(self._times(phase.from_s), 0.1, f" {phase.name}", fontsize=8, color="#333333", clip_on=True)
+        for row, fault in enumerate(self._faults, start=1):
+            begin, end = self._times(fault.from_s), self._times(min(fault.to_s, self._end_s))
+            ax.barh(-row + 0.7, end - begin, left=begin, height=0.55, color=FAULT_COLOUR, alpha=0.25, linewidth=0)
+            late = begin > 0.7 * self._times(self._end_s)
+            place, side = (begin, "right") if late else (begin, "left")
+            ax.text(place, -row + 0.7, f" {_fault_words(fault)} ", fontsize=8, color=FAULT_COLOUR, va="center", ha=side)
 
-def _knob(ax: Axes, result: DemoResult, knob: str, label: str, *, log: bool) -> None:
-    """What Flyball set, engine by engine."""
-    end_s = result.scenario.end_s
-    for engine, colour in zip(result.scenario.variants, cycle(ENGINE_COLOURS)):
-        changes = [c for c in result.observed.changes if c.target == engine and c.knob == knob]
-        if not changes:
-            continue
-        numbers = [changes[0].old, *(change.new for change in changes)]
-        values = [float(number) if isinstance(number, (int, float)) else float("nan") for number in numbers]
-        times = [0.0, *(change.decided_at_s for change in changes)]
-        ax.step([*times, end_s], [*values, values[-1]], where="post", color=colour, linewidth=1.5, label=engine)
-    if log:
+    def _attainment(self, ax: Axes) -> None:
+        for name, card in self._played.cards.items():
+            points = _grouped(card.tally.timeline(self._plan.pool))
+            colour, line = LOOKS[name]
+            ax.plot(
+                [self._times(at_s) for at_s, _, _ in points],
+                [met / asked for _, asked, met in points],
+                color=colour,
+                linestyle=line,
+                linewidth=2.2 if name == GOVERNED else 1.8,
+                label=f"{name} ({card.tally.score(pool=self._plan.pool).attainment:.1%})",
+            )
+        ax.set_ylim(0, 1.04)
+        ax.yaxis.set_major_formatter("{x:.0%}")
+        ax.set_ylabel("arrivals that\nmet their objective")
+        names = dict.fromkeys(name for name, from_s, to_s in self._regimes() if to_s - from_s > SEEN * self._end_s)
+        ground = [mpl.patches.Patch(color=REGIME_COLOURS.get(name, "#ffffff"), label=name) for name in names]
+        handles, _ = ax.get_legend_handles_labels()
+        # Above the axes: what is drawn may be anywhere within.
+        ax.legend(
+            handles=[*handles, *ground],
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            borderaxespad=0.2,
+            fontsize=8,
+            ncols=6,
+            frameon=False,
+        )
+
+    def _arrivals(self, ax: Axes) -> None:
+        card = next(iter(self._played.cards.values()))
+        rows = card.tally.timeline(self._plan.pool)
+        lanes = dict.fromkeys(lane for row in rows for lane in row.arrivals)
+        at = [self._times(row.from_s) for row in rows]
+        rates = [[row.arrivals.get(lane, 0) / row.length_s for row in rows] for lane in lanes]
+        ax.stackplot(at, *rates, labels=list(lanes), colors=["#999999", "#cccccc", "#777777", "#e2e2e2"], step="post")
+        ax.set_ylim(0, 1.25 * max(1.0, ax.get_ylim()[1]))
+        ax.set_ylabel("arrivals\na second")
+        ax.legend(loc="upper left", fontsize=7, ncols=4, framealpha=0.85, edgecolor="none")
+
+    def _load(self, ax: Axes) -> None:
+        """Requests that run, and those that wait, at the gateway or in engines."""
+        for name, moments in self._moments.items():
+            colour, line = LOOKS[name]
+            at = [self._times(moment.from_s) for moment in moments]
+            ax.plot(at, [m.running for m in moments], color=colour, linestyle=line, linewidth=1.5)
+            waiting = [m.waiting + m.queued for m in moments]
+            ax.fill_between(at, waiting, color=colour, alpha=0.35, linewidth=0)
+        ax.set_ylim(0, 1.3 * max(1.0, ax.get_ylim()[1]))  # the legend stands above the lines
+        ax.set_ylabel("requests")
+        handles = [
+            Line2D([], [], color=LOOKS[name][0], linestyle=LOOKS[name][1], label=f"{name}: running")
+            for name in self._moments
+        ]
+        filled = [
+            mpl.patches.Patch(color=LOOKS[name][0], alpha=0.35, label=f"{name}: waiting") for name in self._moments
+        ]
+        ax.legend(handles=[*handles, *filled], loc="upper left", fontsize=7, ncols=2, framealpha=0.85, edgecolor="none")
+
+    def _kv(self, ax: Axes) -> None:
+        for name, moments in self._moments.items():
+            colour, line = LOOKS[name]
+            at = [self._times(moment.from_s) for moment in moments]
+            ax.plot(at, [m.kv_max for m in moments], color=colour, linestyle=line, linewidth=1.5)
+        ax.set_ylim(0, 1.04)
+        ax.yaxis.set_major_formatter("{x:.0%}")
+        ax.set_ylabel("fullest\nKV cache")
+
+    def _knob(self, ax: Axes, knob: str, label: str) -> None:
+        """What an engine's knob was at, engine by engine, in the governed fleet."""
+        for engine, colour in self._colours.items():
+            at, values = [], []
+            for moment in self._moments[GOVERNED]:
+                value = moment.knobs[engine].settings.get(knob)
+                if isinstance(value, int):
+                    at.append(self._times(moment.from_s))
+                    values.append(value)
+            ax.step(at, values, where="post", color=colour, linewidth=1.3, label=engine)
         ax.set_yscale("log", base=2)
         ax.yaxis.set_major_formatter("{x:.0f}")
-    ax.set_ylabel(label)
+        ax.set_ylabel(label)
+
+    def _weights(self, ax: Axes) -> None:
+        """Routing weights, and each relaunch into another variant from decision to acknowledgement."""
+        for engine, colour in self._colours.items():
+            at = [self._times(moment.from_s) for moment in self._moments[GOVERNED]]
+            weights = [moment.knobs[engine].weight for moment in self._moments[GOVERNED]]
+            ax.step(at, weights, where="post", color=colour, linewidth=1.3, label=engine)
+        ax.set_ylim(0, 275)
+        ax.set_ylabel("routing weight\n(0 to 256)")
+        for change in self._played.observed.changes:
+            if change.knob == VARIANT and change.pool == self._plan.pool:
+                self._relaunch(ax, change)
+        if len(self._colours) <= len(ENGINE_COLOURS):
+            ax.legend(loc="upper left", fontsize=7, ncols=4, framealpha=0.85, edgecolor="none")
+
+    def _relaunch(self, ax: Axes, change: Change) -> None:
+        colour = next(colour for engine, colour in self._colours.items() if engine == change.target)
+        end_s = self._end_s if change.acked_at_s is None else change.acked_at_s
+        ax.axvspan(self._times(change.decided_at_s), self._times(end_s), color=colour, alpha=0.25, linewidth=0)
+        late = end_s > 0.7 * self._end_s
+        at, side = (change.decided_at_s, "right") if late else (end_s, "left")
+        note = f" {change.target}: {change.old} to {variant_words(str(change.new))} "
+        ax.text(self._times(at), 8, note, fontsize=8, color=colour, va="bottom", ha=side)
 
 
-def _relaunches(ax: Axes, result: DemoResult) -> None:
-    """Mark from decision to acknowledgement each relaunch of an engine into another variant."""
-    colours = dict(zip(result.scenario.variants, cycle(ENGINE_COLOURS)))
-    for change in result.observed.changes:
-        if change.knob == VARIANT:
-            end_s = change.acked_at_s if change.acked_at_s is not None else result.scenario.end_s
-            ax.axvspan(change.decided_at_s, end_s, color=colours[EngineId(change.target)], alpha=0.25, linewidth=0)
-            note = f" {change.target}: {change.old} to {change.new}"
-            ax.text(end_s, 22, note, fontsize=8, color=colours[EngineId(change.target)], va="bottom")
-    ax.set_ylim(bottom=0)
+def _grouped(rows: Sequence[Minute]) -> list[tuple[float, int, int]]:
+    """Middle, arrivals and attained of about `POINTS` stretches in which something arrived."""
+    size = max(1, round(len(rows) / POINTS))
+    points: list[tuple[float, int, int]] = []
+    for at in range(0, len(rows), size):
+        group = rows[at : at + size]
+        asked = sum(sum(row.arrivals.values()) for row in group)
+        met = sum(sum(row.attained.values()) for row in group)
+        if asked:
+            points.append(((group[0].from_s + group[-1].from_s + group[-1].length_s) / 2, asked, met))
+    return points
+
+
+def _fault_words(fault: Fault) -> str:
+    """A fault in a few words."""
+    target = fault.target
+    words = {
+        FaultKind.BANDWIDTH: f"{target} has {fault.factor:.0%} of its HBM bandwidth",
+        FaultKind.THROTTLE: f"{target} runs at {fault.factor:.0%} of its clock",
+        FaultKind.DEAD: f"{target} is dead",
+        FaultKind.STALLED: f"{target} stalls",
+        FaultKind.TELEMETRY_LOSS: f"{target}: no telemetry",
+        FaultKind.CLOCK_SKEW: f"{target}: clock off by {fault.skew_s:g} s",
+    }
+    return words[fault.kind]

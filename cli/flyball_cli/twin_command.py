@@ -6,7 +6,9 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from flyball_cli.twin_calibrate import calibrate
 from flyball_cli.twin_check import check
+from flyball_cli.twin_run import run
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, LogFormat, LogsConfig, TwinConfig, TwinEngineConfig
 from flyball_service.logs import configure_logs
@@ -24,6 +26,7 @@ def twin() -> None:
 
 
 twin.add_command(check)
+twin.add_command(calibrate)
 
 
 @twin.command()
@@ -97,3 +100,6 @@ def _try_out(engines: int, port: int, pool: str, controllers: str, state: Path) 
             ),
         ),
     )
+
+
+twin.add_command(run)

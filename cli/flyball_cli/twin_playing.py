@@ -1,20 +1,25 @@
 """Plays a scenario: through the control plane, or bare. It prints nothing but through the view it is given."""
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from flyball_cli.live import View
+from rich.console import Console
+
+from flyball_cli.live import PlainLines, Screen, Silent, View
 from flyball_core.errors import Rejected
-from flyball_core.ids import PoolId
+from flyball_core.knobs import VARIANT
 from flyball_log import Log, open_log
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
 from flyball_twin.fleet import Fleet
-from flyball_twin.life import UNGOVERNED, Frames, Life, pool_in_log
+from flyball_twin.life import UNGOVERNED, Frames, Life
 from flyball_twin.observing import Observed
 from flyball_twin.physics import VARIANTS
 from flyball_twin.scenario.building import build_fleet
@@ -37,7 +42,7 @@ class Played:
     cards: Mapping[str, Scorecard]
     """By fleet."""
     assumed: Mapping[str, tuple[str, ...]]
-    """By variant that ran: what of it and of what it ran on no table holds."""
+    """By kind of engine: what no table of measurements holds."""
     observed: Observed
     """Empty of a bare run."""
     frames: Frames | None
@@ -93,7 +98,7 @@ async def play(scenario: Scenario, seed: int, folder: Path, log: Log, view: View
         scenario=scenario,
         seed=seed,
         cards={name: watched.card for name, watched in life.fleets.items()},
-        assumed=_assumed(fleets, life.observed),
+        assumed=_assumed(scenario, fleets, life.observed),
         observed=life.observed,
         frames=frames,
         log=log.where,
@@ -117,7 +122,7 @@ def play_bare(scenario: Scenario, seed: int, folder: Path) -> Played:
         scenario=scenario,
         seed=seed,
         cards={UNGOVERNED: card},
-        assumed=_assumed({UNGOVERNED: fleet}, observed),
+        assumed=_assumed(scenario, {UNGOVERNED: fleet}, observed),
         observed=observed,
         frames=None,
         log=None,
@@ -126,18 +131,46 @@ def play_bare(scenario: Scenario, seed: int, folder: Path) -> Played:
     )
 
 
-def pool_of(fleet: str, pool: PoolId) -> str:
-    """What the log calls a pool of a fleet."""
-    return str(pool_in_log(fleet, pool))
-
-
-def _assumed(fleets: Mapping[str, Fleet], observed: Observed) -> dict[str, tuple[str, ...]]:
-    """What the physics of every variant that ran are assumed in, by variant."""
-    wanted = {change.new for change in observed.changes if isinstance(change.new, str)}
+def _assumed(scenario: Scenario, fleets: Mapping[str, Fleet], observed: Observed) -> dict[str, tuple[str, ...]]:
+    """What is assumed of each kind of engine that ran, in the order of the scenario."""
     found: dict[str, dict[str, None]] = {}
     for fleet in fleets.values():
-        for engine in fleet.engines.values():
-            for variant in {engine.variant, *wanted} & set(VARIANTS):
-                said = engine.model.cost(VARIANTS[variant]).assumed
-                found.setdefault(variant, {}).update(dict.fromkeys(said))
-    return {variant: tuple(said) for variant, said in sorted(found.items())}
+        for plan in (plan for pool in scenario.pools for plan in pool.engines):
+            changed = [c.new for c in observed.changes if c.target == plan.engine and c.knob == VARIANT]
+            for variant in dict.fromkeys([plan.variant, *changed]):
+                if isinstance(variant, str):
+                    cost = fleet.engines[plan.engine].model.cost(VARIANTS[variant])
+                    kind = f"{plan.model} on {plan.gpu}, {variant_words(variant)}"
+                    found.setdefault(kind, {}).update(dict.fromkeys(cost.assumed))
+    return {kind: tuple(said) for kind, said in found.items() if said}
+
+
+def variant_words(variant: str) -> str:
+    """A variant's name, with a mark if no table measured it."""
+    known = VARIANTS.get(variant)
+    return f"{variant} (assumed)" if known is not None and known.assumed else variant
+
+
+def view_of(console: Console, *, as_json: bool) -> View:
+    """What a run is shown through: a screen on a terminal, plain lines elsewhere, nothing for JSON."""
+    if as_json:
+        return Silent()
+    return Screen(console) if console.is_terminal and sys.stdout.isatty() else PlainLines(console)
+
+
+def say(console: Console, line: str) -> None:
+    """A line with a path in it: never wrapped, never coloured."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def keep_picture(played: Played) -> None:
+    """Draw it."""
+    from flyball_cli.picture import draw
+
+    draw(played, Path(played.picture))
+
+
+def keep_result(found: dict[str, Any], played: Played, folder: Path) -> None:
+    """Write picture and document beside the log."""
+    keep_picture(played)
+    (folder / "result.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -68,6 +68,8 @@ class Pusher:
         self._beats: dict[str, Heartbeat] = {}
         self._rebases: dict[tuple[str, str], RebaseNotice] = {}
         self._links: dict[_Target, _Linked] = {}
+        self._in_order: dict[str, list[_Linked]] = {}
+        """The links of each pool in the order of their targets, until one comes or goes."""
         self._refused: dict[_Target, Version] = {}
         self.ignored = 0
         """Records of an older epoch, of another log, or unreadable."""
@@ -118,6 +120,7 @@ class Pusher:
         target = _target(attach)
         offset = await self._append(attach)
         linked = self._links[target] = _Linked(link, attach, attach.held, offset)
+        self._in_order.clear()
         await self._push(target)
         beat = self._beats.get(attach.pool)
         if beat is not None:
@@ -136,6 +139,7 @@ class Pusher:
         if known is None or known.link is not link:
             return None
         del self._links[target]
+        self._in_order.clear()
         return farewell(attach, known.offset)
 
     async def parted(self, said: Attach) -> None:
@@ -225,8 +229,11 @@ class Pusher:
 
     def _linked_to(self, pool: str, name: str = "") -> list[_Linked]:
         """Who is linked of a pool, or whoever bears this name there."""
-        targets = [target for target in self._links if target[1] == pool and name in ("", target[2])]
-        return [self._links[target] for target in sorted(targets, key=str)]
+        linked = self._in_order.get(pool)
+        if linked is None:
+            targets = sorted((target for target in self._links if target[1] == pool), key=str)
+            linked = self._in_order[pool] = [self._links[target] for target in targets]
+        return [one for one in linked if name in ("", one.attach.target)]
 
     async def _rebase(self, notice: RebaseNotice, linked: _Linked) -> int:
         """Hand a notice to a receiver that it may concern, while it counts.

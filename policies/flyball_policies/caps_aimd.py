@@ -49,7 +49,8 @@ class CapsAimd:
         target = np.inf if objective is None else objective * rule.tpot_target
         kv_limit = 1.0 - rule.kv_headroom
         tpot, running = view.columns["tpot_s"], view.columns["running"]
-        kv_used, preempted = view.columns["kv_used_ratio"], np.nan_to_num(view.columns["preemptions_per_s"])
+        kv_used, preempted = view.columns["kv_used_ratio"], view.columns["preemptions_per_s"]
+        preempted = np.where(np.isfinite(preempted), preempted, 0.0)
         wait_s = queue_wait_s(view)
         backlog = wait_s > (view.document.ttft_objective_s or np.inf) * rule.ttft_target
         # NaN compares false: what is missing moves nothing.

@@ -1,5 +1,6 @@
 """Records, files and texts, each at its limit and one beyond it."""
 
+import json
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from flyball_policies.reading import read_document
 from flyball_policies.strict_yaml import DocumentReader, compose
 from flyball_proto.codec import decode_audit, decode_input
 from flyball_service.reading import read_config
+from flyball_twin.physics.kernel_file import read_kernel_file
+from flyball_twin.physics.kernel_tables import read_datasheet
+from flyball_twin.physics.model_configs import BUNDLED, read_model
 from limit_table import Answers, Bench, beyond, padded, said
 
 VERSION = Version(log_id=LogId("log"), partition=0, epoch=0, revision=1)
@@ -150,6 +154,36 @@ def a_lanes_name(bench: Bench) -> Answers:
     """Of one lane."""
     at, more = (_lanes("x" * length) for length in (bench.limit, bench.limit + 1))
     return said(lambda: read_document(at)), said(lambda: read_document(more))
+
+
+def _padded_file(bench: Bench, text: str, size: int) -> Path:
+    file = bench.folder / f"{size}"
+    file.write_text(text.ljust(size))
+    return file
+
+
+@beyond("kernel-file-bytes")
+def a_kernel_file(bench: Bench) -> Answers:
+    """Blanks are none, but that is said only of a file of a size that is taken."""
+    at, more = (_padded_file(bench, "", size) for size in (bench.limit, bench.limit + 1))
+    assert "is no kernel file" in (answer := said(lambda: read_kernel_file(at)))
+    return answer, said(lambda: read_kernel_file(more))
+
+
+@beyond("model-config-bytes")
+def a_model_config(bench: Bench) -> Answers:
+    """A bundled model's, with blanks after it."""
+    config = json.dumps(json.loads(BUNDLED.read_text())["llama-3.1-8b"])
+    at, more = (_padded_file(bench, config, size) for size in (bench.limit, bench.limit + 1))
+    return said(lambda: read_model(at)), said(lambda: read_model(more))
+
+
+@beyond("datasheet-bytes")
+def a_datasheet(bench: Bench) -> Answers:
+    """One with a comment after it."""
+    row = "gpu: {mem_bw: 1e12, mem_capacity: 8e10, bfloat16_tc_flops: 1e15}\nnode: {intra_node_bw: 1e11}\n#"
+    at, more = (_padded_file(bench, row, size) for size in (bench.limit, bench.limit + 1))
+    return said(lambda: read_datasheet(at, "mine")), said(lambda: read_datasheet(more, "mine"))
 
 
 @beyond("yaml-depth")

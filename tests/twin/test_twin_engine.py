@@ -1,5 +1,8 @@
 """One engine: steps take what they cost, knobs hold, counters count, a restart starts over."""
 
+import gc
+from dataclasses import replace
+
 import pytest
 
 from flyball_core.errors import Fatal, Rejected
@@ -8,6 +11,7 @@ from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.engine import NEVER, Engine
 from flyball_twin.physics import ENGINE_MODEL, VARIANTS, EngineModel, GpuCondition, StepCost
 from flyball_twin.sequences import Sequence
+from flyball_twin.workload import Request
 from twin_parts import ask, with_blocks
 
 
@@ -222,3 +226,131 @@ def test_knobs_take_their_own_safe_values() -> None:
 
     assert [spec.refuse(spec.safe) for spec in engine.knobs()] == [None] * 3
     assert {spec.name: spec.safe for spec in engine.knobs()} == engine.settings()
+
+
+def test_a_stalled_engine_completes_nothing_until_it_is_over() -> None:
+    """The step under way ends as much later as it stalls, and none begins before; then all goes on as it would have."""
+    plain, stalled = engine_of(), engine_of()
+    for engine in (plain, stalled):
+        engine.submit(ask(0, prompt=100, output=50), 0.0)
+        engine.begin(0.0)
+        engine.run(0.1, lambda _: None)
+    stalled.stall(0.1, 5.1)
+    stalled.submit(ask(1, prompt=100, output=1), 1.0)
+    stalled.begin(1.0)
+    steps = stalled.counters.steps
+    stalled.run(5.0, lambda _: None)
+
+    assert steps == stalled.counters.steps
+    assert plain.step_end_s + 5.0 == pytest.approx(stalled.step_end_s)
+    finished: list[Sequence] = []
+    stalled.run(50.0, finished.extend)
+
+    assert [item.request.id for item in finished] == [1, 0]
+    assert finished[0].arrived_s < 5.1 < (finished[0].scheduled_s or 0.0)
+
+
+def test_an_idle_engine_that_stalls_begins_when_it_is_over() -> None:
+    """What comes meanwhile starts at that moment, all of it in one step; and never if it is never over."""
+    for until_s, expected in ((4.0, [4.0, 4.0]), (NEVER, [None, None])):
+        engine = engine_of()
+        engine.stall(1.0, until_s)
+        sequences = [engine.submit(ask(id_), 2.0 + id_) for id_ in range(2)]
+        for now_s in (2.0, 3.0):
+            engine.begin(now_s)
+        engine.run(60.0, lambda _: None)
+
+        assert expected == [item.scheduled_s for item in sequences]
+
+
+def test_a_stall_that_is_prolonged_counts_once() -> None:
+    """Two stalls that overlap are one until the later end."""
+    engine = engine_of()
+    engine.submit(ask(0, prompt=100, output=50), 0.0)
+    engine.begin(0.0)
+    end_s = engine.step_end_s
+    engine.stall(0.001, 2.001)
+    engine.stall(1.0, 3.001)
+    engine.stall(1.5, 2.5)
+
+    assert end_s + 3.0 == pytest.approx(engine.step_end_s)
+
+
+def test_a_dead_engine_is_gone_with_all_it_ran_until_it_is_started_cold() -> None:
+    """It gives back what it had, computes and takes nothing, and a start is a relaunch of the same variant."""
+    engine = engine_of(variant="splitkv")
+    taken = [engine.submit(ask(id_, prompt=500, output=50), 0.0) for id_ in range(3)]
+    engine.begin(0.0)
+    engine.run(0.5, lambda _: None)
+    busy_s, read_bytes = engine.busy_by(0.5), engine.read_bytes_by(0.5)
+
+    assert taken == list(engine.die(0.5))
+    assert (engine.ready, engine.step_end_s, engine.ready_at_s) == (False, NEVER, NEVER)
+    assert (busy_s, read_bytes) == (engine.busy_by(9.0), engine.read_bytes_by(9.0))
+    for refused in (lambda: engine.submit(ask(9), 1.0), lambda: engine.restart({}, 1.0)):
+        with pytest.raises((Fatal, Rejected), match="is down"):
+            refused()
+    engine.start(10.0)
+
+    assert engine.ready_at_s == 10.0 + ENGINE_MODEL.cold_start_s
+    with pytest.raises(Rejected, match="not dead"):
+        engine.start(11.0)
+    engine.relaunch()
+
+    assert (engine.ready, engine.variant, engine.incarnation) == (True, "splitkv", "e0-2")
+    assert (engine.batch.running, engine.counters.steps) == (0, 0)
+
+
+def test_death_during_a_relaunch_ends_the_relaunch() -> None:
+    """It is not ready when it would have been."""
+    engine = engine_of()
+    engine.restart({}, 0.0)
+    engine.die(5.0)
+
+    assert (engine.ready, engine.ready_at_s) == (False, NEVER)
+
+
+def test_a_draining_engine_finishes_what_it_has_and_takes_nothing() -> None:
+    """Running and waiting ones end; a new one is refused until it takes some again."""
+    engine = engine_of()
+    engine.set_live(BATCH_CAP, 1)
+    for id_ in range(3):
+        engine.submit(ask(id_), 0.0)
+    engine.drain()
+    with pytest.raises(Fatal, match="drains"):
+        engine.submit(ask(9), 0.0)
+
+    assert len(drain(engine)) == 3
+    engine.drain(on=False)
+    engine.submit(ask(10), 5.0)
+
+    assert (engine.draining, len(drain(engine, 5.0))) == (False, 1)
+
+
+def test_an_engine_has_the_ceilings_that_it_was_started_with() -> None:
+    """Knobs reach up to them and start there; and every decode of a full batch has its tokens, those of a draft too."""
+    engine = engine_of(replace(ENGINE_MODEL, max_active_requests=64, max_batched_tokens=2048, draft_tokens=3))
+    cap, budget, _ = engine.knobs()
+
+    assert (engine.max_active_requests, engine.max_batched_tokens) == (64, 2048)
+    assert (cap.maximum, budget.minimum, budget.maximum) == (64, 256, 2048)
+    with pytest.raises(Rejected, match="need a budget of 256 tokens"):
+        engine_of(replace(ENGINE_MODEL, max_active_requests=64, max_batched_tokens=255, draft_tokens=3))
+
+
+def test_memory_does_not_grow_with_what_was_served() -> None:
+    """Of 600 requests that were served nothing is left in memory once they are nobody else's."""
+    engine = engine_of(stepped=False)
+
+    def serve(first: int, count: int) -> int:
+        for id_ in range(first, first + count):
+            engine.submit(ask(id_, prompt=50, output=3), 0.1 * id_)
+            engine.begin(0.1 * id_)
+            engine.run(0.1 * id_ + 0.09, lambda _: None)
+        gc.collect()
+        return sum(isinstance(item, Request | Sequence) for item in gc.get_objects())
+
+    few, many = serve(0, 100), serve(100, 500)
+
+    assert engine.counters.requests_finished == 600
+    assert few == many

@@ -1,8 +1,11 @@
 """A fleet in virtual time: every request ends once, nothing is random, and cutting a run changes nothing."""
 
+import gc
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -16,6 +19,8 @@ from flyball_twin.gateway import Gateway
 from flyball_twin.outcomes import Outcome, Status
 from flyball_twin.physics import ENGINE_MODEL
 from flyball_twin.scenario.model import Fault, FaultKind
+from flyball_twin.scoring import Slo
+from flyball_twin.tallies import Tally
 from flyball_twin.traffic.seam import NEVER, Listed
 from flyball_twin.workload import Request
 from twin_parts import LANES, ask, fleet_of, with_blocks
@@ -173,12 +178,12 @@ def test_a_step_that_ends_after_the_stop_has_not_happened_yet() -> None:
 
 
 def test_time_does_not_run_backwards() -> None:
-    """Asking for the past, for no time at all, or for any after the run was closed, is refused."""
+    """Asking for the past, for no time at all or for the end of all, or after the run was closed, is refused."""
     fleet = fleet_of(1, [])
     fleet.run_until(10.0)
-    for past in (9.9, float("nan")):
-        with pytest.raises(Rejected, match="past"):
-            fleet.run_until(past)
+    for wrong_s in (9.9, float("nan"), NEVER):
+        with pytest.raises(Rejected, match="at 10 s already"):
+            fleet.run_until(wrong_s)
     fleet.close()
     with pytest.raises(Rejected, match="closed"):
         fleet.run_until(11.0)
@@ -280,7 +285,7 @@ def test_a_chain_goes_on_when_its_answer_is_there() -> None:
 
     assert [outcome.request.id for outcome in told] == [0, 1, 2, 3, 4]
     assert client.heard == [(outcome.request.id, outcome.finished_s) for outcome in told]
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in pairwise(told):
         assert after.request.arrival_s == before.finished_s + 0.5
     assert fleet.outcomes == {}
 
@@ -321,6 +326,46 @@ def test_what_has_not_ended_with_the_run_is_told_as_open() -> None:
     assert {id_: item.status for id_, item in fleet.outcomes.items()} == {0: Status.FINISHED, 1: Status.OPEN}
     assert fleet.outcomes[1].ended_s == 5.0
     assert (fleet.arrived, fleet.open) == (2, 0)
+
+
+class Endless:
+    """Short chats, ten a second, for ever."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def next_s(self) -> float:
+        """Every tenth of a second."""
+        return 0.1 * self.asked
+
+    def take(self) -> Request:
+        """One like any other."""
+        self.asked += 1
+        return ask(self.asked, 0.1 * (self.asked - 1), prompt=50 + self.asked % 700, output=2 + self.asked % 60)
+
+    def ended(self, request: Request, now_s: float) -> None:
+        """It does not care."""
+
+
+def test_memory_does_not_grow_with_the_trace() -> None:
+    """After 4,000 requests a tallied fleet holds no more than after 1,000, but for a few kilobytes."""
+    engines = tuple(Engine(engine, ENGINE_MODEL, "graphs") for engine in (E0, E1))
+    tally = Tally([Slo(lane="realtime", ttft_s=1.0)], 400.0)
+    pool = Pool(id=CHAT, engines=engines, gateway=Gateway([E0, E1], LANES, timeouts_s={"realtime": 5.0}))
+    fleet = Fleet([pool], Endless(), record=tally.record)
+    tracemalloc.start()
+    try:
+        fleet.run_until(100.0)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        fleet.run_until(400.0)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert tally.score().finished > 3900
+    assert after - before < 100_000
 
 
 def test_a_fleet_that_makes_no_sense_is_refused() -> None:

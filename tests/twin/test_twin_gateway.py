@@ -1,6 +1,7 @@
 """The gateway routes by weight, holds back by cap, and queues by lane: HAProxy's rules and no others."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -191,3 +192,30 @@ def test_a_gateway_needs_an_engine_and_a_lane() -> None:
         Gateway([], LANES)
     with pytest.raises(Rejected):
         Gateway([E0], [])
+
+
+def test_a_lane_waits_for_good_unless_it_has_a_timeout() -> None:
+    """And one that is no length of time, or of no lane, is refused."""
+    gateway = Gateway([E0], LANES, timeouts_s={"bulk": 30.0})
+
+    assert (gateway.timeout_s("bulk"), gateway.timeout_s("realtime")) == (30.0, float("inf"))
+    for wrong in ({"bulk": 0.0}, {"bulk": float("nan")}, {"agent": 1.0}):
+        with pytest.raises(Rejected):
+            Gateway([E0], LANES, timeouts_s=wrong)
+
+
+def test_a_session_is_what_is_hashed() -> None:
+    """Requests of one session meet one engine; those of none go in turn."""
+    gateway = Gateway([E0, E1, E2], LANES, "hash")
+    went: dict[str, set[EngineId]] = {}
+    for id_ in range(60):
+        session = f"s{id_ % 12}"
+        gateway.enqueue(replace(ask(id_), session=session), 0.0)
+        routed = gateway.forward()
+
+        assert routed is not None
+        went.setdefault(session, set()).add(routed[1])
+
+    assert {len(engines) for engines in went.values()} == {1}
+    assert set().union(*went.values()) == {E0, E1, E2}
+    assert send(gateway, 9) == {E0: 3, E1: 3, E2: 3}

@@ -15,7 +15,6 @@ from flyball_twin.fleet import Fleet
 from flyball_twin.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS
 
-
 HARDWARE_SLOWDOWN = 0x8
 """NVML's `nvmlClocksEventReasonHwSlowdown`: what a GPU says that runs below its clock because it is too hot."""
 

@@ -15,7 +15,7 @@ from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, KnobClass, KnobKind, KnobSpec, Setting, Value
 from flyball_twin.counters import Counters
-from flyball_twin.leaping import DecodeLines, Line, Stretch, point
+from flyball_twin.leaping import Line, Stretch, lines_of, point
 from flyball_twin.physics import BLOCK_TOKENS, VARIANTS, Chunk, EngineModel, GpuCondition
 from flyball_twin.scheduler import Batch
 from flyball_twin.scheduling import Scheduling
@@ -65,7 +65,8 @@ class Engine:
         self._up = self._draining = False
         self._now_s = 0.0
         self._stalled_until_s = self._stalled_s = 0.0
-        self._longest = min(model.model.max_context_tokens, model.kv_blocks * BLOCK_TOKENS)
+        # The last step of a draft may put down more than is asked for.
+        self._longest = min(model.model.max_context_tokens, model.kv_blocks * BLOCK_TOKENS - model.draft_tokens)
         self._stretch = Stretch()
         self._caught = self._stepping = self._resident = 0
         self._starts = 0
@@ -92,7 +93,7 @@ class Engine:
     def _price(self) -> None:
         """What steps cost as of now."""
         self._cost = self.model.cost(VARIANTS[self.variant], self.condition)
-        self._lines = DecodeLines(self._cost)
+        self._lines = lines_of(self._cost)
 
     @property
     def ready(self) -> bool:
@@ -159,13 +160,13 @@ class Engine:
                 if (problem := spec.refuse(value)) is not None:
                     raise Rejected(problem)
                 setattr(self, name, value)
-                self._cut(self._now_s)
+                self.cut(self._now_s)
                 return
         raise Rejected(f"{name} is not a live knob of {self.id}")
 
     def set_condition(self, condition: GpuCondition, now_s: float | None = None) -> None:
         """The GPU is in this condition from the first step on that begins after `now_s` (None: what it was run to)."""
-        self._cut(self._now_s if now_s is None else now_s)
+        self.cut(self._now_s if now_s is None else now_s)
         self.condition = condition
         self._price()
 
@@ -186,7 +187,7 @@ class Engine:
             raise Rejected(f"request {request.id} has {tokens} tokens; {self.id} holds {self._longest}")
         sequence = Sequence(request, now_s, request.prompt_tokens)
         if self._batch.queue(sequence, self.max_active_requests):
-            self._cut(now_s)
+            self.cut(now_s)
         return sequence
 
     def abort(self, sequence: Sequence) -> bool:
@@ -243,8 +244,8 @@ class Engine:
                     counters.prefix_hits += sequence.computed
         return point(self._cost, stepping, context, pieces)
 
-    def _cut(self, now_s: float) -> None:
-        """Have the stretch end with the step under way."""
+    def cut(self, now_s: float) -> None:
+        """Have the stretch under way end with the step that is under way at `now_s`, whatever else it would do."""
         stretch = self._stretch
         if stretch.steps > 1:
             stretch.steps = stretch.ended_by(now_s) + 1
@@ -363,7 +364,7 @@ class Engine:
 
     def stall(self, now_s: float, until_s: float) -> None:
         """It completes nothing until `until_s`: the step under way ends as much later, and none begins before."""
-        self._cut(now_s)
+        self.cut(now_s)
         longer_s = until_s - max(now_s, self._stalled_until_s)
         if longer_s <= 0.0 or not self._up:
             return

@@ -1,23 +1,28 @@
 """Many steps at once: what a stretch of like steps costs, in closed form.
 
-While the same sequences decode, a step costs nearly a fixed time and a little more per token of
-context, and the context grows alike at each step. So over a stretch of contexts no wider than a quarter of
-their size the cost is taken to be a straight line between its ends: the time of n steps is then
-quadratic in n, and how many steps end by a time is the root of that. Lines are kept, because a fleet
+While the same sequences decode, a step costs a fixed time and a little more per token of context,
+and the context grows alike at each step. So the time of n steps is quadratic in n, and how many steps
+end by a time is the root of that. Where the cost bends, the line ends: lines are found by halving a range
+of contexts until its quarters lie on it, so a cost that consists of straight pieces, as those of kernel tables
+do, is met to a millionth, and any other as well as the shortest lines do. They are kept, because a fleet
 comes by the same batch sizes and contexts again and again. This module refuses to know why a
-stretch ends, and what it approximates is the cost alone: who runs, and when, is scheduled exactly.
+stretch ends.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 
 from flyball_twin.physics import Chunk, StepCost
 
-CELL_BITS = 3
-"""A line spans a power of two of tokens, at least this many bits less than the context has: a quarter of it at most."""
+STRAIGHT = 1e-6
+"""How far a step may lie off its line, as a share of what it takes."""
 
-LEAST_SHIFT = 9
-"""No line is shorter than 512 tokens: of a context that small nothing is noticed beside the weights."""
+SMALL_CONTEXT_BITS = 12
+"""Contexts below 4096 tokens are first tried as one line, larger ones from each power of two to the next."""
+
+SHORTEST_BITS = 6
+"""Lines of 64 tokens are not halved further: so close to a bend, nothing comes of it in one step."""
 
 
 class Line:
@@ -61,27 +66,46 @@ class DecodeLines:
 
     def __init__(self, cost: StepCost) -> None:
         self._cost = cost
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[tuple[int, int, int], Line | None] = {}
+        """By batch size, and by the range of contexts from `cell << bits` on; None: it is halved."""
 
     def at(self, decodes: int, context: int) -> Line:
         """The line on which a step with this context lies."""
-        shift = max(LEAST_SHIFT, context.bit_length() - CELL_BITS)
-        cell = context >> shift
-        key = (decodes << 16 | shift) << CELL_BITS | cell
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = self._drawn(decodes, max(decodes, cell << shift), (cell + 1) << shift)
-        return line
+        bits = max(SMALL_CONTEXT_BITS, context.bit_length() - 1)
+        lines = self._lines
+        while True:
+            key = decodes, bits, context >> bits
+            line = lines.get(key)
+            if line is not None:
+                return line
+            if key not in lines:
+                lines[key] = self._drawn(*key)
+            else:
+                bits -= 1
 
-    def _drawn(self, decodes: int, start: int, end: int) -> Line:
+    def _drawn(self, decodes: int, bits: int, cell: int) -> Line | None:
+        """The line of such a range, or None if it is none."""
+        start, end = max(decodes, cell << bits), (cell + 1) << bits
         line, there = point(self._cost, decodes, start), point(self._cost, decodes, end)
         width = end - start
         line.end = end
         line.step_rise = (there.step_s - line.step_s) / width
+        if bits > SHORTEST_BITS:
+            for quarter in (1, 2, 3):
+                offset = width * quarter // 4
+                step_s = self._cost.step_s(decodes, start + offset)
+                if abs(line.step_s + line.step_rise * offset - step_s) > STRAIGHT * step_s:
+                    return None
         line.overhead_rise = (there.overhead_s - line.overhead_s) / width
         line.read_rise = (there.read_bytes - line.read_bytes) / width
         line.flops_rise = (there.flops - line.flops) / width
         return line
+
+
+@lru_cache(maxsize=64)
+def lines_of(cost: StepCost) -> DecodeLines:
+    """The lines of a step cost; engines that share the one share the other."""
+    return DecodeLines(cost)
 
 
 class Stretch:

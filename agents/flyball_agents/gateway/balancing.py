@@ -26,17 +26,18 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from flyball_agents.gateway.choosing import MAX_WEIGHT, START_WEIGHT, Asking, Server, choosing_of
+from flyball_agents.gateway.choosing import START_WEIGHT, WEIGHT_SCALE, Asking, Server, choosing_of
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
 
 __all__ = ["MAX_CAP", "MAX_PRIORITY", "MAX_WAIT_S", "MAX_WEIGHT", "START_WEIGHT", "Balancer", "Waiting"]
 
+MAX_WEIGHT = WEIGHT_SCALE
 MAX_CAP = 65_535
 MAX_PRIORITY = 2047
 MAX_WAIT_S = 524.0
-"""HAProxy's bounds of a class (either side of 0), and of an offset (2^19 ms)."""
+"""HAProxy's bounds of a server's weight, of a class (either side of 0), and of an offset (2^19 ms)."""
 
 
 class Waiting(Protocol):

@@ -28,8 +28,8 @@ from typing import Protocol
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId
 
-MAX_WEIGHT = 256
-"""HAProxy's bound of a server's weight."""
+WEIGHT_SCALE = 256
+"""HAProxy's `SRV_EWGHT_MAX`: what a load is scaled by, and the greatest weight of a server."""
 
 START_WEIGHT = 100
 """What every engine starts with; room above and below."""
@@ -126,7 +126,7 @@ class LeastConn:
             in_flight, weight = server.in_flight, server.weight
             if not weight or not server.up or (server.cap and in_flight >= server.cap):
                 continue
-            load = (in_flight + 1) * MAX_WEIGHT / weight if in_flight else 0.0
+            load = (in_flight + 1) * WEIGHT_SCALE / weight if in_flight else 0.0
             if best is None or load < best_load or (load == best_load and server.chosen < best.chosen):
                 best, best_load = server, load
         return best
@@ -149,7 +149,9 @@ class RoundRobin:
     def choose(self) -> Server | None:
         """The next server in the round that has room."""
         usable = [server for server in self._servers if server.weight and server.up]
-        while usable:
+        if all(server.full for server in usable):
+            return None  # and nobody loses a turn, however often the queue is looked at
+        while True:
             # A server that was away does not catch up on the turns that it missed.
             following = min(usable, key=lambda server: max(server.turn, self._turn))
             self._turn = max(following.turn, self._turn)
@@ -157,7 +159,6 @@ class RoundRobin:
             if not following.full:
                 return following
             usable.remove(following)
-        return None
 
     def took(self, server: Server) -> None:
         """A turn was used when it was chosen."""

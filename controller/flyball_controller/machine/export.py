@@ -60,6 +60,9 @@ _DATACLASSES: dict[str, type] = {
         outputs.Verdict,
     )
 }
+_FIELDS = {name: tuple(field.name for field in fields(kind)) for name, kind in _DATACLASSES.items()}
+_SCALARS = frozenset({type(None), bool, int, float, str})
+"""What most of a state is made of, and is plain already."""
 _TUPLES: dict[str, Any] = {
     kind.__name__: kind for kind in (state.ClockReading, state.FiledFrame, state.Reading, frames.GatewaySample)
 }
@@ -112,9 +115,11 @@ def _unpacked(payload: bytes) -> bytes:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of the state, told apart by its type
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Enum):
         return {"$e": type(value).__name__, "v": value.value}
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, list):
         return [_plain(item) for item in value]
@@ -124,8 +129,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of the state, told apa
         return {"$n": name, "v": items} if name in _TUPLES else {"$t": items}
     if isinstance(value, dict):
         return {"$d": [[_plain(key), _plain(item)] for key, item in value.items()]}
-    if is_dataclass(value) and type(value).__name__ in _DATACLASSES:
-        return {"$c": type(value).__name__, "v": {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    name = type(value).__name__
+    if is_dataclass(value) and name in _FIELDS:
+        return {"$c": name, "v": {field: _plain(getattr(value, field)) for field in _FIELDS[name]}}
     raise Rejected(f"a {type(value).__name__} cannot be part of the machine's state")
 
 

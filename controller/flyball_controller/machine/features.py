@@ -45,7 +45,18 @@ DEGRADED_TICKS = 20
 FEWEST_PEERS = 3
 """Engines at the same mix, itself included, that an engine is compared with at least."""
 
-_SMOOTHED_AT = [COLUMNS.index(name) for name in SMOOTHED]
+_LIMIT_OF = {
+    "prompt_tokens_per_s": FASTEST_TOKENS_PER_S,
+    "gen_tokens_per_s": FASTEST_TOKENS_PER_S,
+    "ttft_s": LONGEST_LATENCY_S,
+    "tpot_s": LONGEST_LATENCY_S,
+    "queue_s": LONGEST_LATENCY_S,
+    "context_tokens": LONGEST_CONTEXT_TOKENS,
+}
+_LIMITS = np.array([_LIMIT_OF.get(name, np.inf) for name in COLUMNS])
+"""Of each column: what is beyond was damaged, or divided by zero."""
+
+_SMOOTHED_AT = np.array([COLUMNS.index(name) for name in SMOOTHED])
 _MISSING = (None,) * CORE
 _UNSMOOTHED = (None,) * len(SMOOTHED)
 
@@ -75,42 +86,37 @@ def measure(pool: PoolState, stale_ticks: int) -> Measured:
     if not pool.engines:
         return _NO_ENGINES  # as in the pool of GPUs that no engine runs on
     engines = tuple([pool.engines[name] for name in sorted(pool.engines)])
-    table = _table(engines)
+    table = _table(engines, pool.tick)
     now, before, kept = table[:, :CORE], table[:, CORE : 2 * CORE], table[:, 2 * CORE : -3]
-    row_tick, elapsed, hbm_ratio = table[:, -3], table[:, -2], table[:, -1:]
-    age = pool.tick - row_tick
-    with np.errstate(all="ignore"):  # missing and zero denominators become NaN, which is what they mean
+    row_tick, elapsed, hbm_ratio = table[:, -3], table[:, -2:-1], table[:, -1:]
+    with np.errstate(all="ignore"):  # missing and zero denominators become NaN and infinities, which go below
         delta = now - before
-        delta[(delta < 0) | (age != 0)[:, None]] = np.nan
-        rates = delta[:, 4:8] / np.where(elapsed > 0, elapsed, np.nan)[:, None]
-        sums, counts = delta[:, 8:14:2], delta[:, 9:14:2]
-        means = sums / np.where(counts > 0, counts, np.nan)
-        rates[:, :2][rates[:, :2] > FASTEST_TOKENS_PER_S] = np.nan
-        means[means > LONGEST_LATENCY_S] = np.nan
-        running = now[:, :1]
-        context = now[:, 2:3] * now[:, 3:4] / np.where(running > 0, running, np.nan)
-        context[context > LONGEST_CONTEXT_TOKENS] = np.nan
-    values = np.concatenate((now[:, :4], rates, means, context, hbm_ratio), axis=1)
+        delta[delta < 0] = np.nan
+        rates, means = delta[:, 4:8] / elapsed, delta[:, 8:14:2] / delta[:, 9:14:2]
+        context = now[:, 2:3] * now[:, 3:4] / now[:, :1]
+        values = np.concatenate((now[:, :4], rates, means, context, hbm_ratio), axis=1)
+        values[~(np.abs(values) <= _LIMITS)] = np.nan
     _smooth(engines, values, kept)
     members = _members(engines)
-    fresh = (age <= stale_ticks) & members
+    fresh = (pool.tick - row_tick <= stale_ticks) & members
     serving = np.array([e.phase == SERVING and not e.holding.diverged for e in engines], dtype=bool)
     columns = dict(zip(COLUMNS, values.T, strict=True))
     return Measured(engines, columns, values, members, fresh, usable=fresh & serving)
 
 
-def _table(engines: tuple[EngineState, ...]) -> NDArray[np.float64]:
+def _table(engines: tuple[EngineState, ...], tick: int) -> NDArray[np.float64]:
     """One row of numbers for each engine, what is missing as NaN.
 
-    Its counters and gauges, those of the measurement before, what is smoothed, the tick and the duration of the
-    measurement, and its GPUs' bandwidth. One flat list: numpy is slow to find out a nesting, and slow to begin.
+    Its counters and gauges, those of the measurement before if this tick brought another, what is smoothed, the tick
+    of the measurement, its duration, and its GPUs' bandwidth. One flat list: numpy is slow to find out a nesting.
     """
     flat: list[float | None] = []
     for engine in engines:
+        elapsed_s = engine.row_monotonic_s - engine.earlier_monotonic_s
         flat += engine.row or _MISSING
-        flat += engine.earlier_row or _MISSING
+        flat += (engine.row_tick == tick and engine.earlier_row) or _MISSING
         flat += engine.smooth or _UNSMOOTHED
-        flat += (engine.row_tick, engine.row_monotonic_s - engine.earlier_monotonic_s, engine.hbm_ratio)
+        flat += (engine.row_tick, elapsed_s if elapsed_s > 0 else None, engine.hbm_ratio)
     return np.array(flat, dtype=float).reshape(len(engines), 2 * CORE + len(SMOOTHED) + 3)
 
 
@@ -127,11 +133,11 @@ def _members(engines: tuple[EngineState, ...]) -> NDArray[np.bool_]:
 def _smooth(engines: tuple[EngineState, ...], values: NDArray[np.float64], kept: NDArray[np.float64]) -> None:
     new = values[:, _SMOOTHED_AT]
     missing = np.isnan(new)
-    moved = np.where(np.isnan(kept), new, kept + ENGINE_SMOOTHING * (new - kept))
-    smooth = np.where(missing, kept, moved)
+    since = np.where(np.isnan(kept), new, kept)
+    smooth = np.where(missing, since, since + ENGINE_SMOOTHING * (new - since))
     # An empty engine has no latency, and its last one is history. The gauge alone does not tell: a real vLLM's
     # reads 0 in one second of five in which tokens come.
-    smooth[(values[:, 0] == 0) & missing.all(axis=1)] = np.nan
+    smooth[(values[:, 0] == 0) & np.logical_and.reduce(missing, axis=1)] = np.nan
     for state, numbers in zip(engines, smooth.tolist(), strict=True):
         state.smooth = numbers
     values[:, _SMOOTHED_AT] = smooth

@@ -10,7 +10,7 @@ from flyball_twin.physics.engine_model import (
     LANGUAGE_MODELS,
     QWEN3_14B,
     EngineModel,
-    engine_model,
+    hardware_of,
     kernel_file_of,
 )
 from flyball_twin.physics.fitted import BACKENDS, Fitted, fitted_for
@@ -52,9 +52,9 @@ __all__ = [
     "StepParts",
     "Variant",
     "captured_sizes",
-    "engine_model",
     "fitted_for",
     "gpu_named",
+    "hardware_of",
     "kernel_file_of",
     "model_named",
     "model_names",

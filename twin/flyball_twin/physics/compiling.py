@@ -6,9 +6,10 @@ num_heads, num_key_value_heads, head_dim, kv_cache_dtype` and, where there is on
 time: what was not measured stays missing.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isnan
+from math import isnan, prod
+from statistics import median
 
 import numpy as np
 
@@ -28,8 +29,15 @@ PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8_block": 
 KV_PRECISIONS = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8"}
 BYTES_PER_ELEMENT = 2
 """`message_size` counts 16-bit elements, not bytes: read as bytes, eight H100s would reach a third of their links."""
+_INT32 = 2**31 - 1
+GRID_POINTS = 16 * 1024 * 1024
+"""Most points of one grid, measured or not."""
+LEAST_LENGTHS = 2
+ALIGNED, ALIGNED_BEYOND = 8, 16
+
 HOST_BOUND = 1.2
-"""A time within this factor of the shortest for so many tokens, over all shapes, is its launch's, not its work's."""
+"""A time within this factor of what tiny shapes take for so many tokens is its launch's, not its work's."""
+TINY_WEIGHTS = 512 * 512
 HOST_FLOOR_S = 20e-6
 """Launched from a graph nothing small takes that long: a table whose shortest times do was timed through its host."""
 
@@ -62,13 +70,31 @@ def _latency_s(row: Row) -> float:
     return seconds if 0.0 < seconds < float("inf") else float("nan")
 
 
+def _size(row: Row, name: str) -> int:
+    """A size of a shape; 0 for one that is none."""
+    value = _number(row, name)
+    return int(value) if 1.0 <= value <= _INT32 and value == int(value) else 0
+
+
+def _grid_of(*axes: int) -> Array:
+    """A grid on which nothing was measured yet. Raises `Rejected` if its axes have too many points together."""
+    points = prod(axes)
+    if points > GRID_POINTS:
+        raise Rejected(f"the shapes of a kernel table lie on no grid: {points} points, of at most {GRID_POINTS}")
+    return np.full(axes, np.nan)
+
+
 def _axis(values: Iterable[int]) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], dict[int, int]]:
     ordered = sorted(set(values))
     return np.array(ordered, dtype=np.int32), {value: index for index, value in enumerate(ordered)}
 
 
-def compile_gemm(rows: Iterable[Row], keep_m: Container[int] | None = None) -> tuple[dict[str, GemmTable], TableNotes]:
-    """GEMM tables by precision. `keep_m` thins the grid of token counts. Raises `Rejected` for an unreadable row."""
+def compile_gemm(rows: Iterable[Row]) -> tuple[dict[str, GemmTable], TableNotes]:
+    """GEMM tables by precision. Raises `Rejected` for an unreadable row.
+
+    Beyond 16 tokens only multiples of 8 are taken: some kernels fall back for others, and a curve through both kinds
+    would swing between them.
+    """
     notes = TableNotes(part="gemm")
     points: dict[str, dict[tuple[int, int, int], float]] = {}
     for row in rows:
@@ -80,9 +106,11 @@ def compile_gemm(rows: Iterable[Row], keep_m: Container[int] | None = None) -> t
         elif isnan(seconds):
             notes.leave_out("no time")
         else:
-            place = (int(_number(row, "n")), int(_number(row, "k")), int(_number(row, "m")))
-            if min(place) < 1:
-                notes.leave_out("a size below 1")
+            place = (_size(row, "n"), _size(row, "k"), _size(row, "m"))
+            if not all(place):
+                notes.leave_out("a size that is none")
+            elif place[2] > ALIGNED_BEYOND and place[2] % ALIGNED:
+                notes.leave_out(f"tokens that are no multiple of {ALIGNED}")
             else:
                 points.setdefault(precision, {})[place] = seconds
     tables = {}
@@ -90,9 +118,9 @@ def compile_gemm(rows: Iterable[Row], keep_m: Container[int] | None = None) -> t
         host_bound = _drop_host_bound(times)
         if host_bound:
             notes.left_out[f"{precision}: timed through the host"] = host_bound
-        kept = times if keep_m is None else {place: s for place, s in times.items() if place[2] in keep_m}
-        tables[precision] = _gemm_table(kept, precision, notes)
-        notes.used += len(kept)
+        if times:
+            tables[precision] = _gemm_table(times, precision, notes)
+        notes.used += len(times)
     return tables, notes
 
 
@@ -100,16 +128,16 @@ def _drop_host_bound(times: dict[tuple[int, int, int], float]) -> int:
     """Remove times that are their launch's; returns how many.
 
     Some kernels were launched one by one from Python, so that small shapes show the host's time. The sign is a
-    floor: for that many tokens nothing is faster, however small, and the floor is longer than a launch from a graph.
+    floor: shapes of next to no work take far longer than a launch from a graph does.
     """
-    shortest: dict[int, float] = {}
-    for (_, _, m), seconds in times.items():
-        shortest[m] = min(seconds, shortest.get(m, seconds))
-    floors = {m: seconds for m, seconds in shortest.items() if seconds > HOST_FLOOR_S and m <= 4096}
-    if len(floors) * 2 < len(shortest):
+    tiny: dict[int, list[float]] = {}
+    for (n, k, m), seconds in times.items():
+        if n * k <= TINY_WEIGHTS:
+            tiny.setdefault(m, []).append(seconds)
+    floors = {m: median(of_tiny) for m, of_tiny in tiny.items()}
+    if not floors or median(floors.values()) < HOST_FLOOR_S:
         return 0
-    floor = max(floors.values())
-    bound = [place for place, seconds in times.items() if seconds < HOST_BOUND * floor]
+    bound = [place for place, seconds in times.items() if seconds < HOST_BOUND * floors.get(place[2], 0.0)]
     for place in bound:
         del times[place]
     return len(bound)
@@ -119,7 +147,7 @@ def _gemm_table(times: Mapping[tuple[int, int, int], float], precision: str, not
     n, at_n = _axis(place[0] for place in times)
     k, at_k = _axis(place[1] for place in times)
     m, at_m = _axis(place[2] for place in times)
-    seconds = np.full((n.size, k.size, m.size), np.nan)
+    seconds = _grid_of(n.size, k.size, m.size)
     for (of_n, of_k, of_m), value in times.items():
         seconds[at_n[of_n], at_k[of_k], at_m[of_m]] = value
     notes.grids.append(f"{precision}: n {_span(n)}, k {_span(k)}, m {_span(m)}")
@@ -145,16 +173,19 @@ def compile_attention(
             notes.leave_out(f"KV precision {row.get('kv_cache_dtype')}" if precision is None else "no time")
             continue
         key = (
-            int(_number(row, "head_dim")),
+            _size(row, "head_dim"),
             precision,
-            int(_number(row, "window_size")) if "window_size" in row else 0,
+            _size(row, "window_size") if "window_size" in row else 0,
         )
         if wanted is not None and key not in wanted:
             notes.leave_out(f"head size {key[0]}, KV {key[1]}, window {key[2]}: not kept")
             continue
-        heads = (int(_number(row, "num_heads")), int(_number(row, "num_key_value_heads")))
-        length = int(_number(row, "isl")) + (int(_number(row, "step")) if part == "decode" else 0)
-        place = (heads, int(_number(row, "batch_size")), length)
+        heads = (_size(row, "num_heads"), _size(row, "num_key_value_heads"))
+        length = _size(row, "isl") + (_size(row, "step") if part == "decode" else 0)
+        place = (heads, _size(row, "batch_size"), length)
+        if not all((key[0], *heads, place[1], length)):
+            notes.leave_out("a size that is none")
+            continue
         points.setdefault(key, {}).setdefault(place, []).append(seconds)
         notes.used += 1
     return {key: _attention_table(key, times, notes) for key, times in points.items()}, notes
@@ -167,10 +198,12 @@ def _attention_table(
     at_pair = {pair: index for index, pair in enumerate(pairs)}
     batches, at_batch = _axis(place[1] for place in times)
     lengths, at_length = _axis(place[2] for place in times)
-    seconds: Array = np.full((len(pairs), batches.size, lengths.size), np.nan)
+    name = f"head size {key[0]}, KV {key[1]}, window {key[2] or 'none'}"
+    if lengths.size < LEAST_LENGTHS:
+        raise Rejected(f"attention, {name}: one length says nothing of others")
+    seconds = _grid_of(len(pairs), batches.size, lengths.size)
     for (pair, batch, length), values in times.items():
         seconds[at_pair[pair], at_batch[batch], at_length[length]] = float(np.median(values))
-    name = f"head size {key[0]}, KV {key[1]}, window {key[2] or 'none'}"
     notes.grids.append(f"{name}: {len(pairs)} pairs of heads, batch {_span(batches)}, length {_span(lengths)}")
     _note_missing(notes, name, seconds)
     return AttentionTable(
@@ -190,11 +223,17 @@ def compile_reduce(rows: Iterable[Row]) -> tuple[dict[str, ReduceTable], TableNo
         if str(row.get("op_name", "all_reduce")) != "all_reduce":
             notes.leave_out(f"operation {row.get('op_name')}")
             continue
+        if row.get("nccl_dtype", "half") != "half":
+            notes.leave_out(f"type {row.get('nccl_dtype')}")
+            continue
         seconds = _latency_s(row)
         if isnan(seconds):
             notes.leave_out("no time")
             continue
-        place = (int(_number(row, "num_gpus")), int(_number(row, "message_size")) * BYTES_PER_ELEMENT)
+        place = (_size(row, "num_gpus"), min(_size(row, "message_size"), _INT32 // 2) * BYTES_PER_ELEMENT)
+        if not all(place):
+            notes.leave_out("a size that is none")
+            continue
         how = f"{row.get('backend', '')} {row.get('kernel_source', '')}"
         for launch in ("graph", "eager"):
             if launch in how or ("graph" not in how and "eager" not in how):
@@ -204,7 +243,7 @@ def compile_reduce(rows: Iterable[Row]) -> tuple[dict[str, ReduceTable], TableNo
     for launch, times in points.items():
         gpus, at_gpus = _axis(place[0] for place in times)
         sizes, at_size = _axis(place[1] for place in times)
-        seconds_of: Array = np.full((gpus.size, sizes.size), np.nan)
+        seconds_of = _grid_of(gpus.size, sizes.size)
         for (of_gpus, size), value in times.items():
             seconds_of[at_gpus[of_gpus], at_size[size]] = value
         notes.grids.append(f"{launch}: {_span(gpus)} GPUs, {_span(sizes)} bytes")

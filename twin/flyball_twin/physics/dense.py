@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flyball_twin.physics.fitted import Fitted
 from flyball_twin.physics.kernel_file import Array
 from flyball_twin.physics.kernels import Kernels
-from flyball_twin.physics.language import ACTIVATION_BYTES, bytes_per_weight
+from flyball_twin.physics.language import BYTES_PER_ACTIVATION, bytes_per_weight
 from flyball_twin.physics.shapes import Gemm, RankShapes, RoutedExperts
 from flyball_twin.physics.step_cost import GpuCondition
 
@@ -67,7 +67,7 @@ def logits_seconds(shapes: RankShapes, kernels: Kernels, fitted: Fitted, conditi
     head = _conditioned(shapes.head, kernels, condition, rows)
     logits = rows * shapes.head.n * shapes.ranks
     # Every GPU receives what the others hold: about half of an all-reduce of the same size.
-    gather = 0.5 * kernels.all_reduce_s(shapes.ranks, logits * ACTIVATION_BYTES, graph=False)
+    gather = 0.5 * kernels.all_reduce_s(shapes.ranks, logits * BYTES_PER_ACTIVATION, graph=False)
     bandwidth = kernels.gpu.hbm_bytes_per_s * ELEMENTWISE_BANDWIDTH * condition.bandwidth
     sampling = SAMPLING_S + LOGITS_PASSES * 4.0 * logits / bandwidth
     return np.asarray(fitted.logits * (head + gather + sampling), dtype=np.float64)
@@ -100,10 +100,14 @@ def _experts_s(experts: RoutedExperts, kernels: Kernels, condition: GpuCondition
     seconds = np.empty_like(grid)
     for at, count in enumerate(grid):
         touched = max(1.0, float(touched_experts(experts, count)))
-        rows = np.array([max(1.0, count * experts.experts * experts.share / touched)])
-        up = Gemm(n=round(2 * experts.intermediate * touched), k=experts.hidden, count=1, precision=experts.precision)
-        down = Gemm(n=round(experts.hidden * touched), k=experts.intermediate, count=1, precision=experts.precision)
-        seconds[at] = sum(float(_conditioned(gemm, kernels, condition, rows)[0]) for gemm in (up, down))
+        rows = max(1.0, float(count) * experts.experts * experts.share / touched)
+        up = (2.0 * experts.intermediate * touched, float(experts.hidden))
+        down = (experts.hidden * touched, float(experts.intermediate))
+        seconds[at] = sum(
+            kernels.grouped_gemm_s(experts.precision, rows, n, k)
+            * float(_slowing(kernels, experts.precision, np.array([rows]), n, k, condition)[0])
+            for n, k in (up, down)
+        )
     return np.asarray(experts.layers * np.interp(tokens, grid, seconds), dtype=np.float64)
 
 

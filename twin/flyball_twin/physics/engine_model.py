@@ -14,12 +14,12 @@ from flyball_twin.physics.kernel_cost import CostInputs, KernelCost
 from flyball_twin.physics.kernel_file import KernelFile, read_kernel_file
 from flyball_twin.physics.kernels import Kernels
 from flyball_twin.physics.language import LanguageModel
-from flyball_twin.physics.model_configs import bundled_models, model_named, read_model
+from flyball_twin.physics.model_configs import bundled_models, model_named
 from flyball_twin.physics.shapes import RankShapes, rank_shapes
 from flyball_twin.physics.step_cost import BLOCK_TOKENS, HEALTHY, GpuCondition
 from flyball_twin.physics.variants import Variant, variant_named
-from flyball_twin.scenario.model import EnginePlan
 
+KERNEL_FILE = ".npz"
 KERNELS = DATA / "kernels"
 """The bundled kernel files, by short name of the GPU."""
 
@@ -31,7 +31,7 @@ def _kernel_file(file: Path) -> KernelFile:
 
 def kernel_file_of(gpu: GpuModel) -> KernelFile:
     """The bundled kernel file of a GPU; an empty one where there is none."""
-    file = KERNELS / f"{gpu.key}.npz"
+    file = KERNELS / f"{gpu.key}{KERNEL_FILE}"
     return _kernel_file(file) if file.exists() else KernelFile(gpu=gpu.key)
 
 
@@ -121,37 +121,15 @@ def _cost(engine: EngineModel, variant: Variant, condition: GpuCondition) -> Ker
     )
 
 
-def engine_model(plan: EnginePlan, folder: Path = Path()) -> EngineModel:
-    """The engine that a plan names.
+def hardware_of(name: str, folder: Path = Path()) -> tuple[GpuModel, Path | None]:
+    """The GPU that a scenario names, and the kernel file it brings: a datasheet row's name, or a `.npz` in `folder`.
 
-    Its `gpu` is a datasheet row's name or a kernel file (`.npz`), its `model` a bundled one's name or a `config.json`;
-    files are looked for in `folder`. Raises `Rejected` with what there is for a name that is none, `InvalidDocument`
-    for a wrong config.
+    Raises `Rejected` for a name or file that is none.
     """
-    kernels = folder / plan.gpu if plan.gpu.endswith(".npz") else None
-    engine = EngineModel(
-        gpu=gpu_named(plan.gpu) if kernels is None else _gpu_of(_kernel_file(kernels)),
-        model=read_model(folder / plan.model) if plan.model.endswith(".json") else model_named(plan.model),
-        backend=plan.backend,
-        tensor_parallel=plan.tensor_parallel,
-        weights=plan.weights,
-        kv_cache=plan.kv_cache,
-        max_active_requests=plan.max_active_requests,
-        max_batched_tokens=plan.max_batched_tokens,
-        draft_tokens=plan.draft_tokens,
-        memory_share=plan.memory_share,
-        cold_start_s=plan.cold_start_s,
-        kernels=kernels,
-    )
-    # Everything that can be wrong with the names is said now, not when the engine first steps.
-    fitted_for(engine.backend)
-    variant_named(plan.variant)
-    _ = engine.kv_blocks
-    return engine
-
-
-def _gpu_of(kernels: KernelFile) -> GpuModel:
-    return gpu_of_datasheet(kernels.datasheet) if kernels.datasheet else gpu_named(kernels.gpu)
+    if not name.endswith(KERNEL_FILE):
+        return gpu_named(name), None
+    kernels = _kernel_file(folder / name)
+    return gpu_of_datasheet(kernels.datasheet) if kernels.datasheet else gpu_named(kernels.gpu), folder / name
 
 
 LANGUAGE_MODELS = bundled_models()

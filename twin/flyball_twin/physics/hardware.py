@@ -28,7 +28,6 @@ class GpuModel:
     """Dense, with 32-bit accumulation."""
     fp8_flops_per_s: float
     """Dense; that of BF16 where the GPU has no FP8: then weights are widened before they are multiplied."""
-    multiprocessors: int
     link_bytes_per_s: float
     """To the other GPUs of its node, one direction: NVLink, or PCIe without it."""
 
@@ -44,7 +43,6 @@ H100 = GpuModel(
     hbm_bytes_per_s=3.352e12,
     bf16_flops_per_s=989e12,
     fp8_flops_per_s=1978e12,
-    multiprocessors=132,
     link_bytes_per_s=450e9,
 )
 
@@ -57,7 +55,6 @@ _ROWS = (
         hbm_bytes_per_s=2.039e12,
         bf16_flops_per_s=312e12,
         fp8_flops_per_s=312e12,
-        multiprocessors=108,
         link_bytes_per_s=300e9,
     ),
     GpuModel(
@@ -67,7 +64,6 @@ _ROWS = (
         hbm_bytes_per_s=4.8e12,
         bf16_flops_per_s=989e12,
         fp8_flops_per_s=1978e12,
-        multiprocessors=132,
         link_bytes_per_s=450e9,
     ),
     GpuModel(
@@ -77,7 +73,6 @@ _ROWS = (
         hbm_bytes_per_s=8.0e12,
         bf16_flops_per_s=2250e12,
         fp8_flops_per_s=4500e12,
-        multiprocessors=148,
         link_bytes_per_s=900e9,
     ),
     GpuModel(
@@ -87,7 +82,6 @@ _ROWS = (
         hbm_bytes_per_s=0.864e12,
         bf16_flops_per_s=362e12,
         fp8_flops_per_s=733e12,
-        multiprocessors=142,
         link_bytes_per_s=32e9,
     ),
     GpuModel(
@@ -97,7 +91,6 @@ _ROWS = (
         hbm_bytes_per_s=1.792e12,
         bf16_flops_per_s=503e12,
         fp8_flops_per_s=1007e12,
-        multiprocessors=188,
         link_bytes_per_s=64e9,
     ),
     GpuModel(
@@ -107,7 +100,6 @@ _ROWS = (
         hbm_bytes_per_s=1.008e12,
         bf16_flops_per_s=165.2e12,
         fp8_flops_per_s=330.3e12,
-        multiprocessors=128,
         link_bytes_per_s=32e9,
     ),
     GpuModel(
@@ -117,7 +109,6 @@ _ROWS = (
         hbm_bytes_per_s=1.792e12,
         bf16_flops_per_s=209.5e12,
         fp8_flops_per_s=419e12,
-        multiprocessors=170,
         link_bytes_per_s=64e9,
     ),
 )
@@ -150,8 +141,7 @@ def gpu_of_datasheet(row: Mapping[str, object]) -> GpuModel:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise Rejected(f"{name} of a datasheet is a number above 0, not {value!r}")
         values[name] = value
-    processors = int(values.pop("multiprocessors"))
-    return GpuModel(name=str(row["name"]), key=str(row["key"]), multiprocessors=processors, **values)
+    return GpuModel(name=str(row["name"]), key=str(row["key"]), **values)
 
 
 def _letters(name: str) -> str:

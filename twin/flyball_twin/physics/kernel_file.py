@@ -23,6 +23,7 @@ Grid = NDArray[np.int32]
 FORMAT = "flyball.kernels/1"
 STEPS_PER_OCTAVE = 256.0
 MISSING = -32768
+PAIR = 2
 MAX_KERNEL_FILE_BYTES = 32 * 1024 * 1024
 """Of a file, and of what is in it once unpacked."""
 
@@ -163,16 +164,10 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> KernelFile:
         sources=tuple(head["sources"]),
         kernels=head["kernels"],
         datasheet=head["datasheet"],
-        gemm={
-            key: GemmTable(n=_grid(a["n"]), k=_grid(a["k"]), m=_grid(a["m"]), codes=_codes(a["codes"], 3))
-            for key, a in parts["gemm"].items()
-        },
+        gemm={key: _gemm(a) for key, a in parts["gemm"].items()},
         decode={_key(key): _attention(a) for key, a in parts["decode"].items()},
         prefill={_key(key): _attention(a) for key, a in parts["prefill"].items()},
-        reduce={
-            key: ReduceTable(gpus=_grid(a["gpus"]), sizes=_grid(a["sizes"]), codes=_codes(a["codes"], 2))
-            for key, a in parts["reduce"].items()
-        },
+        reduce={key: _reduce(a) for key, a in parts["reduce"].items()},
     )
 
 
@@ -181,16 +176,24 @@ def _key(label: str) -> AttentionKey:
     return int(head_dim), precision, int(window)
 
 
+def _gemm(arrays: Mapping[str, NDArray[np.generic]]) -> GemmTable:
+    n, k, m = (_grid(arrays[axis]) for axis in ("n", "k", "m"))
+    return GemmTable(n=n, k=k, m=m, codes=_codes(arrays["codes"], n.size, k.size, m.size))
+
+
+def _reduce(arrays: Mapping[str, NDArray[np.generic]]) -> ReduceTable:
+    gpus, sizes = _grid(arrays["gpus"]), _grid(arrays["sizes"])
+    return ReduceTable(gpus=gpus, sizes=sizes, codes=_codes(arrays["codes"], gpus.size, sizes.size))
+
+
 def _attention(arrays: Mapping[str, NDArray[np.generic]]) -> AttentionTable:
     heads = arrays["heads"]
-    if heads.ndim != 2 or heads.shape[1] != 2 or heads.dtype != np.int32:
-        raise ValueError("the heads of an attention table are pairs of whole numbers")
-    return AttentionTable(
-        heads=heads.astype(np.int32),
-        batches=_grid(arrays["batches"]),
-        lengths=_grid(arrays["lengths"]),
-        codes=_codes(arrays["codes"], 3),
-    )
+    pairs = heads.astype(np.int32)
+    if heads.ndim != PAIR or heads.shape[1] != PAIR or heads.dtype != np.int32 or np.any(pairs < 1):
+        raise ValueError("the heads of an attention table are pairs of whole numbers above 0")
+    batches, lengths = _grid(arrays["batches"]), _grid(arrays["lengths"])
+    codes = _codes(arrays["codes"], heads.shape[0], batches.size, lengths.size)
+    return AttentionTable(heads=pairs, batches=batches, lengths=lengths, codes=codes)
 
 
 def _grid(array: NDArray[np.generic]) -> Grid:
@@ -202,7 +205,7 @@ def _grid(array: NDArray[np.generic]) -> Grid:
     return grid
 
 
-def _codes(array: NDArray[np.generic], axes: int) -> Codes:
-    if array.ndim != axes or array.dtype != np.int16:
-        raise ValueError(f"codes have {axes} axes of 16-bit numbers")
+def _codes(array: NDArray[np.generic], *shape: int) -> Codes:
+    if array.shape != shape or array.dtype != np.int16:
+        raise ValueError(f"its codes are {array.dtype} of {array.shape}, not 16-bit numbers of {shape}")
     return array.astype(np.int16)

@@ -13,7 +13,7 @@ import numpy as np
 
 from flyball_twin.physics.hardware import GpuModel
 from flyball_twin.physics.kernel_file import Array, AttentionTable, Codes, GemmTable, KernelFile, ReduceTable, decode
-from flyball_twin.physics.language import ACTIVATION_BYTES, BYTES_PER_KV, BYTES_PER_WEIGHT
+from flyball_twin.physics.language import BYTES_PER_ACTIVATION, BYTES_PER_KV, BYTES_PER_WEIGHT
 
 LAUNCH_S = 2e-6
 """Least time of a kernel inside a graph; what the smallest GEMMs of the tables take."""
@@ -21,6 +21,8 @@ GEMM_BANDWIDTH = 0.80
 GEMM_COMPUTE = 0.70
 """Assumed shares of the peaks that a GEMM reaches where nothing was measured: the medians over large shapes of the
 bundled tables."""
+GROUPED_DEPTH = 2048
+"""Assumed: grouped GEMMs are as efficient as one of at least that depth."""
 ATTENTION_BANDWIDTH = 0.75
 ATTENTION_COMPUTE = 0.55
 ATTENTION_S = 10e-6
@@ -116,6 +118,16 @@ class Kernels:
             return np.asarray(seconds, dtype=np.float64)
         return np.asarray(seconds * ideal / self.roofline_s(source, tokens, n, k), dtype=np.float64)
 
+    def grouped_gemm_s(self, precision: str, rows: float, n: float, k: float) -> float:
+        """Seconds of many GEMMs in one kernel, `rows` x k times k x n in all, as one at the efficiency of a deep one.
+
+        Many shallow GEMMs side by side keep a GPU as busy as few deep ones; one wide and shallow GEMM does not.
+        """
+        tokens, deep = np.array([rows]), max(k, GROUPED_DEPTH)
+        seconds = self.gemm_s(precision, tokens, n, deep)
+        ideal, reference = (self.roofline_s(precision, tokens, n, depth) for depth in (k, deep))
+        return float((seconds * ideal / reference)[0])
+
     def _gemm_source(self, precision: str) -> str | None:
         """The precision whose table serves: its own, or a nearby one's efficiency."""
         tables = self.file.gemm
@@ -164,8 +176,8 @@ class Kernels:
         return self._bytes_s(precision, tokens, n, k), self._flops_s(precision, tokens, n, k)
 
     def _bytes_s(self, precision: str, tokens: Array, n: float | Array, k: float | Array) -> Array:
-        inputs = 1.0 if precision.startswith("fp8") else ACTIVATION_BYTES
-        moved = BYTES_PER_WEIGHT[precision] * n * k + tokens * (inputs * k + ACTIVATION_BYTES * n)
+        inputs = 1.0 if precision.startswith("fp8") else BYTES_PER_ACTIVATION
+        moved = BYTES_PER_WEIGHT[precision] * n * k + tokens * (inputs * k + BYTES_PER_ACTIVATION * n)
         return np.asarray(moved / self.gpu.hbm_bytes_per_s, dtype=np.float64)
 
     def _flops_s(self, precision: str, tokens: Array, n: float | Array, k: float | Array) -> Array:
@@ -269,13 +281,16 @@ def _between(table: GemmTable, slowness: Array, n: float, k: float) -> Array:
     """The slowness at every m for a shape, bilinear in the logarithms of n and k; the nearest edge beyond the grid."""
     at_n, share_n = _place(table.n.astype(np.float64), n)
     at_k, share_k = _place(table.k.astype(np.float64), k)
-    low = slowness[at_n, at_k] + share_k * (slowness[at_n, at_k + 1] - slowness[at_n, at_k])
-    high = slowness[at_n + 1, at_k] + share_k * (slowness[at_n + 1, at_k + 1] - slowness[at_n + 1, at_k])
+    next_n, next_k = min(at_n + 1, table.n.size - 1), min(at_k + 1, table.k.size - 1)
+    low = slowness[at_n, at_k] + share_k * (slowness[at_n, next_k] - slowness[at_n, at_k])
+    high = slowness[next_n, at_k] + share_k * (slowness[next_n, next_k] - slowness[next_n, at_k])
     return np.asarray(low + share_n * (high - low), dtype=np.float64)
 
 
 def _place(grid: Array, value: float) -> tuple[int, float]:
     """Index of the grid point below, and how far on to the next, in logarithms; at most at the edges."""
+    if grid.size == 1:
+        return 0, 0.0
     at = int(np.clip(np.searchsorted(grid, value, side="right") - 1, 0, grid.size - 2))
     share = (np.log(value) - np.log(grid[at])) / (np.log(grid[at + 1]) - np.log(grid[at]))
     return at, float(np.clip(share, 0.0, 1.0))

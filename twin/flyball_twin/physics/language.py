@@ -13,7 +13,7 @@ BYTES_PER_WEIGHT = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "int4": 0.5 + 2.0
 NARROW = ("int4", "mxfp4")
 """Precisions that hold only experts where a model has them; the rest of it stays BF16, as checkpoints do."""
 BYTES_PER_KV = {"bf16": 2.0, "fp8": 1.0}
-ACTIVATION_BYTES = 2.0
+BYTES_PER_ACTIVATION = 2.0
 """Of a value between kernels."""
 
 

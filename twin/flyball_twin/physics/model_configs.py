@@ -12,6 +12,8 @@ from pathlib import Path
 from flyball_core.errors import InvalidDocument, Rejected
 from flyball_twin.physics.language import Experts, LanguageModel, Latent
 
+MAX_CONFIG_BYTES = 1024 * 1024
+"""Largest `config.json` taken."""
 BUNDLED = Path(__file__).resolve().parent.parent / "data" / "models.json"
 _UNKNOWN_LAYERS = ("linear_attention", "mamba", "recurrent", "conv")
 _SUFFIXES = ("-instruct-2507", "-thinking-2507", "-instruct", "-chat", "-hf", "-0528", "-fp8", "-int4", "-awq")
@@ -153,6 +155,8 @@ def model_named(name: str) -> LanguageModel:
 def read_model(file: Path) -> LanguageModel:
     """The model of a user's `config.json`. Raises `Rejected` if it cannot be read, `InvalidDocument` if it is wrong."""
     try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise Rejected(f"{file} is larger than {MAX_CONFIG_BYTES} bytes, the most a model config may have")
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(f"cannot read {file}: {error}") from error

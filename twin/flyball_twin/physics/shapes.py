@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flyball_core.errors import Rejected
 from flyball_twin.physics.kernels import AttentionShape
-from flyball_twin.physics.language import ACTIVATION_BYTES, LanguageModel, bytes_per_weight
+from flyball_twin.physics.language import BYTES_PER_ACTIVATION, LanguageModel, bytes_per_weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def rank_shapes(
         layers=model.layers,
         kernels_per_layer=9 if model.experts else 4,
         elementwise_bytes=_elementwise_bytes(model, ranks, expert_parallel),
-        reduced_bytes=model.hidden * ACTIVATION_BYTES,
+        reduced_bytes=model.hidden * BYTES_PER_ACTIVATION,
         weight_bytes=weight_bytes,
         kv_bytes_per_token=model.kv_bytes_in(kv_cache, ranks),
     )
@@ -188,4 +188,4 @@ def _elementwise_bytes(model: LanguageModel, ranks: int, expert_parallel: int) -
         # Each choice is gathered, and its result scattered back and summed.
         routed += 4.0 * experts.per_token * model.hidden / expert_parallel
         total += model.expert_layers * (routed + 3.0 * experts.shared_intermediate / ranks)
-    return total * ACTIVATION_BYTES
+    return total * BYTES_PER_ACTIVATION

@@ -75,7 +75,7 @@ class FleetPlanner:
             lanes[lane] = replace(found, **said)
             if "timeout" in given.values:
                 timeouts_s[lane] = given.get("timeout")
-        if not lanes:
+        if not lanes and (document is not None or "policy" not in entry.values):
             hint = "add `lanes: {NAME: {ttft: ..., tpot: ...}}`, or a policy that has lanes"
             self._reader.fault(entry.node, f"pool {name!r} has no lane", hint)
         for lane in lanes.values():

@@ -56,3 +56,8 @@ def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         for cells in batch.to_pylist():
             number += 1
             yield Row(cells, number, path)
+
+
+def columns_of(path: Path) -> frozenset[str]:
+    """The columns that a Parquet file has. Raises `Rejected` for a file that cannot be read."""
+    return frozenset(open_parquet(path, ()).schema_arrow.names)

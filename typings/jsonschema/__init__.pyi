@@ -1,0 +1,9 @@
+"""What the tests use of jsonschema, which ships no types."""
+
+from typing import Any
+
+class Draft202012Validator:
+    def __init__(self, schema: dict[str, Any]) -> None: ...
+    @classmethod
+    def check_schema(cls, schema: dict[str, Any]) -> None: ...
+    def is_valid(self, instance: object) -> bool: ...
