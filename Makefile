@@ -3,7 +3,7 @@
 #
 #   PYTHON=...      the interpreter to make .venv with (default: the first of 3.12, 3.11, 3.13 on the path)
 #   LOG=kafka       demo: through a real Apache Kafka on this machine (Java 17, Maven)
-#   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS (bench spine), PLANE_ARGS and TEST_ARGS
+#   DEMO_ARGS=...   further arguments of `flyball demo`, likewise BENCH_ARGS (bench spine), PLANE_ARGS, TWIN_ARGS and TEST_ARGS
 #   JOBS=...        test processes at once (default: one per core)
 #   TARGET=...      fuzz: which targets (default: all), each for SECONDS (60)
 
@@ -21,7 +21,7 @@ help:
 	@echo "make demo    two small fleets on real traffic, one static, one governed (LOG=kafka: through Kafka)"
 	@echo "make test    all tests"
 	@echo "make check   lint, format, types, import layers, generated code, docs"
-	@echo "make bench   how fast the spine is, and how quick and costly the plane is over real sockets"
+	@echo "make bench   how fast the spine and the simulation are, and how quick and costly the plane is over real sockets"
 	@echo "make soak    a whole fleet with something of it always broken, for MINUTES (60)"
 	@echo "make faults-full  every fault at its full length (about two hours); figures in .flyball/faults.jsonl"
 	@echo "make fuzz    input that looks for a way to break each boundary, for SECONDS (60) each; TARGET=... chooses"
@@ -56,6 +56,7 @@ check: setup
 bench: setup
 	$(bin)/flyball bench spine $(BENCH_ARGS)
 	$(bin)/flyball bench plane $(PLANE_ARGS)
+	$(bin)/flyball bench twin $(TWIN_ARGS)
 
 soak: setup
 	@PYTHON=$(bin)/python scripts/soak --minutes $(MINUTES) $(SOAK_ARGS)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,6 +55,23 @@ def plane(*, as_json: bool, for_s: float, runs: int) -> int:
     found = asyncio.run(measure_plane(for_s, runs, partial(click.echo, err=True)))
     document = plane_document(found, for_s, load_before)
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(plane_lines(document)))
+    return 0
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
+@click.option("--short", is_flag=True, help="Some seconds in all: figures of a first impression.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A trace to play instead of the bundled day; a week is played in full.",
+)
+def twin(*, as_json: bool, short: bool, trace: Path | None) -> int:
+    """Requests a second that the simulation plays, bare and with control; what a week of a service takes."""
+    from flyball_cli.bench_twin import FULL, SHORT, measure_twin, twin_document, twin_lines
+
+    document = twin_document(asyncio.run(measure_twin(trace, SHORT if short else FULL, partial(click.echo, err=True))))
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(twin_lines(document)))
     return 0
 
 

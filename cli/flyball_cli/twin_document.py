@@ -66,11 +66,11 @@ def _run(played: Played) -> dict[str, Any]:
             name: {plan.pool: _pool(scenario, plan, card) for plan in scenario.pools}
             for name, card in played.cards.items()
         },
-        "regimes": {
+        "regime_s": {
             plan.pool: dict(sorted(observed.regime_s.get(str(plan.pool), {}).items())) for plan in scenario.pools
         },
         "regime_shifts": [shift for shift in shifts_document(observed) if shift["pool"] in pool_names(scenario)],
-        "changes": {
+        "changes_per_knob": {
             plan.pool: {knob: number for (pool, knob), number in sorted(observed.changed.items()) if pool == plan.pool}
             for plan in scenario.pools
         },

@@ -21,9 +21,12 @@ _OPEN = frozenset(
         "counts",
         "meaning",
         "frame_to_ack_ms",
+        "assumed",
+        "regime_s",
+        "unfinished",
     }
 )
-"""Keys under which there are names of the operator's own: of knobs, features, rules, targets; or sizes measured."""
+"""Keys under which there are names of the operator's own: of knobs, features, rules, targets; or what happened to occur."""
 
 
 def documented(name: str) -> Any:

@@ -225,6 +225,22 @@ def test_frames_of_a_time_without_ticks_do_not_look_quicker_for_long() -> None:
     assert 13 == boot.cursor
 
 
+@pytest.mark.parametrize("period_s", [1, 5])
+def test_ticks_far_apart_read_frames_too(period_s: int) -> None:
+    """Ticks further apart than the lateness window read each frame that has waited it out, and none younger."""
+    pool = PoolState(pool="chat")
+    for now in range(5, 60, 5):
+        for sampled in range(now - 4, now + 1):
+            if sampled % period_s == 0:
+                file_frame(pool, frame(sampled // period_s, monotonic_s=5000.0 + sampled), now - 5.0)
+        release_frames(pool, float(now), 5.0)
+        pool.tick += 1
+    boot = pool.agents["a0"].boots["b0"]
+
+    assert now - max(LATENESS_S, period_s) == boot.cursor * period_s
+    assert "late" not in pool.counts
+
+
 def test_too_many_waiting_frames_push_out_the_oldest() -> None:
     """A burst beyond the bound counts its oldest as late and keeps memory bounded."""
     pool = live({0: [frame(i, monotonic_s=5000.0) for i in range(MAX_PENDING + 44)]}, 1)

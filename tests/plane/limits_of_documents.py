@@ -24,6 +24,7 @@ from flyball_service.reading import read_config
 from flyball_twin.physics.kernel_file import read_kernel_file
 from flyball_twin.physics.kernel_tables import read_datasheet
 from flyball_twin.physics.model_configs import BUNDLED, read_model
+from flyball_twin.scenario.reading import scenario_of
 from limit_table import Answers, Bench, beyond, padded, said
 
 VERSION = Version(log_id=LogId("log"), partition=0, epoch=0, revision=1)
@@ -166,7 +167,8 @@ def _padded_file(bench: Bench, text: str, size: int) -> Path:
 def a_kernel_file(bench: Bench) -> Answers:
     """Blanks are none, but that is said only of a file of a size that is taken."""
     at, more = (_padded_file(bench, "", size) for size in (bench.limit, bench.limit + 1))
-    assert "is no kernel file" in (answer := said(lambda: read_kernel_file(at)))
+    answer = said(lambda: read_kernel_file(at))
+    assert "is no kernel file" in answer
     return answer, said(lambda: read_kernel_file(more))
 
 
@@ -285,3 +287,28 @@ async def a_slow_answer(bench: Bench) -> Answers:
     await log.close()
     assert bench.limit == at[0]
     return at[1], more[1]
+
+
+SCENARIO = """\
+version: 1
+duration: 1min
+pools: {a: {engines: [{gpu: h100_sxm, model: qwen3-14b}, {COUNT gpu: h100_sxm, model: qwen3-14b}], lanes: {x: {}}}}
+traffic: [{trace: azure2023_conv_h1}]
+"""
+
+
+@beyond("scenario-bytes")
+def a_scenario(bench: Bench) -> Answers:
+    """A sound one with a comment that is too long."""
+    text = SCENARIO.replace("COUNT", "")
+    at, more = (text + "#" * (size - len(text)) for size in (bench.limit, bench.limit + 1))
+    path = bench.folder / "s.yaml"
+    return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))
+
+
+@beyond("scenario-engines")
+def engines_of_a_scenario(bench: Bench) -> Answers:
+    """In two groups, neither of them too large."""
+    at, more = (SCENARIO.replace("COUNT", f"count: {count},") for count in (bench.limit - 1, bench.limit))
+    path = bench.folder / "s.yaml"
+    return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))

@@ -10,6 +10,7 @@ from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.engine import NEVER, Engine
 from flyball_twin.physics import ENGINE_MODEL, VARIANTS, EngineModel, GpuCondition, StepCost
+from flyball_twin.scheduling import BatchPolicy, Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 from twin_parts import ask, with_blocks
@@ -107,6 +108,21 @@ def test_gaps_over_preemptions_are_counted_whole() -> None:
     assert 6 * 119 == engine.counters.itl_count
     assert gaps == pytest.approx(engine.counters.itl_s_sum)
     assert engine.counters.prompt_tokens == 6 * 120
+
+
+def test_gaps_over_the_prefills_of_others_are_counted_whole() -> None:
+    """Where prefills go first, decodes that stand still meanwhile wait that much longer for their next token."""
+    engine = Engine(EngineId("e0"), ENGINE_MODEL, "graphs", scheduling=Scheduling(policy=BatchPolicy.PREFILL_FIRST))
+    finished: list[Sequence] = []
+    for id_ in range(5):
+        engine.submit(ask(id_, prompt=9000, output=60), 0.5 * id_)
+        engine.begin(0.5 * id_)
+        engine.run(0.5 * (id_ + 1), finished.extend)
+    engine.run(100.0, finished.extend)
+    gaps = sum((item.finished_s or 0.0) - (item.first_token_s or 0.0) for item in finished)
+
+    assert gaps == pytest.approx(engine.counters.itl_s_sum)
+    assert engine.counters.itl_count == 5 * 59
 
 
 def test_read_bytes_follow_the_step_under_way() -> None:

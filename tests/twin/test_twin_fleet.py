@@ -199,6 +199,31 @@ def test_a_live_knob_that_is_turned_between_two_runs_holds_at_once() -> None:
     assert outcomes[2].first_token_s > max(outcomes[0].finished_s, outcomes[1].finished_s)
 
 
+def test_a_raised_live_knob_is_used_at_the_next_step() -> None:
+    """What waits in the engine starts soon after its cap was raised, not when what runs has ended."""
+    fleet = fleet_of(1, [ask(0, 0.0, output=900), ask(1, 0.0)])
+    fleet.engines[E0].set_live(BATCH_CAP, 1)
+    fleet.run_until(1.0)
+    fleet.engines[E0].set_live(BATCH_CAP, 2)
+    outcomes = play(fleet, 60.0)
+
+    assert 1.0 < outcomes[1].first_token_s < 1.1
+    assert outcomes[0].finished_s > 5.0
+
+
+def test_counters_are_those_of_the_moment_within_a_long_stretch() -> None:
+    """A lone request decodes for seconds without an event; tokens are counted as the run goes on, not at its end."""
+    fleet = fleet_of(1, [ask(0, 0.0, output=900)])
+    counts = []
+    for at_s in range(1, 6):
+        fleet.run_until(float(at_s))
+        counts.append(fleet.engines[E0].counters.generation_tokens)
+    gains = [after - before for before, after in pairwise(counts)]
+
+    assert min(gains) > 50
+    assert max(gains) - min(gains) <= 3
+
+
 def test_room_made_by_a_finish_is_used_at_that_moment() -> None:
     """With a cap of 1, the queued request starts exactly when the one before it ends."""
     fleet = fleet_of(1, [ask(0, 0.0), ask(1, 0.0)])
@@ -315,6 +340,19 @@ def test_a_lane_may_wait_only_so_long() -> None:
     assert outcomes[1].reason == "no room within 1 s"
     assert outcomes[2].first_token_s == outcomes[0].finished_s + prefill_s(100)
     assert gateway.queued == 0
+
+
+def test_a_retried_request_waits_anew() -> None:
+    """Its second wait has its own timeout: that of the first, which it did not spend in the queue, is of no account."""
+    engine = Engine(E0, ENGINE_MODEL, "graphs")
+    gateway = Gateway([E0], LANES, timeouts_s={"realtime": 1.0})
+    fleet = Fleet.single([engine], gateway, [ask(0, 0.0, prompt=60_000)])
+    fleet.run_until(0.5)
+    fleet.restart(E0, {})
+    outcomes = play(fleet, 60.0)
+
+    assert (outcomes[0].status, outcomes[0].ended_s) == (Status.ABANDONED, 1.5)
+    assert (outcomes[0].engine, outcomes[0].attempts) == (None, 1)
 
 
 def test_what_has_not_ended_with_the_run_is_told_as_open() -> None:

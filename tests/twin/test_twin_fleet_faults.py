@@ -5,13 +5,15 @@ import pytest
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_core.knobs import VARIANT
+from flyball_twin.engine import Engine
 from flyball_twin.faults import Checks, FaultSchedule
 from flyball_twin.fleet import RETRIES, Fleet
+from flyball_twin.gateway import Gateway
 from flyball_twin.outcomes import Outcome, Status
 from flyball_twin.physics import ENGINE_MODEL, GpuCondition
 from flyball_twin.scenario.model import Fault, FaultKind
 from flyball_twin.traffic.seam import NEVER
-from twin_parts import ask, fleet_of
+from twin_parts import LANES, ask, fleet_of
 
 E0, E1 = EngineId("e0"), EngineId("e1")
 COLD_S = ENGINE_MODEL.cold_start_s
@@ -47,6 +49,23 @@ def test_a_weak_gpu_slows_its_engine_and_no_other(kind: FaultKind, condition: Gp
     assert tpots[E0, 10.0] == pytest.approx(tpots[E0, 60.0])
     assert tpots[E1, 10.0] == pytest.approx(tpots[E1, 110.0])
     assert tpots[E1, 60.0] == pytest.approx(decode_s(condition), rel=3e-3)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.BANDWIDTH, FaultKind.THROTTLE])
+def test_a_gpu_that_weakens_within_a_long_answer_slows_the_rest_of_it(kind: FaultKind) -> None:
+    """From the step after, whether anybody looked at the fleet before or not; what came until then is as it was."""
+    weak = fault(kind, E0, 4.0, factor=0.5)
+    healthy = play(fleet_of(1, [ask(0, 0.0, output=900)]), 100.0)[0]
+    uncut = play(fleet_of(1, [ask(0, 0.0, output=900)], faults=[weak]), 100.0)[0]
+    looked_at = fleet_of(1, [ask(0, 0.0, output=900)], faults=[weak])
+    for at_s in (1.0, 3.9, 4.0, 4.1):
+        looked_at.run_until(at_s)
+    as_weak = decode_s(GpuCondition(bandwidth=0.5) if kind is FaultKind.BANDWIDTH else GpuCondition(clock=0.5))
+    slower = as_weak / decode_s(GpuCondition())
+
+    assert play(looked_at, 100.0)[0] == uncut
+    assert uncut.first_token_s == healthy.first_token_s
+    assert uncut.finished_s - 4.0 == pytest.approx((healthy.finished_s - 4.0) * slower, rel=0.03)
 
 
 def test_faults_that_overlap_add_up() -> None:
@@ -118,6 +137,18 @@ def test_an_engine_that_is_dead_from_the_start_joins_later() -> None:
     assert {item.status for item in outcomes.values()} == {Status.FINISHED}
 
 
+def test_at_equal_times_an_engine_is_struck_before_a_request_arrives() -> None:
+    """So the request goes elsewhere at once, as a first attempt; and an engine that is up again takes it at once."""
+    fleet = fleet_of(2, [ask(0, 5.0)], faults=[fault(FaultKind.DEAD, E0, 5.0)])
+    outcomes = play(fleet, 60.0)
+
+    assert (outcomes[0].engine, outcomes[0].attempts) == (E1, 1)
+    back_s = 1.0 + COLD_S
+    outcomes = play(fleet_of(1, [ask(0, back_s)], faults=[fault(FaultKind.DEAD, E0, 0.0, 1.0)]), 60.0)
+
+    assert outcomes[0].first_token_s - back_s < 0.1
+
+
 def test_a_request_is_sent_again_only_so_often() -> None:
     """One whose engines die under it again and again, before its first token, is lost after its last retry."""
     faults = [fault(FaultKind.DEAD, E0, 1.0 + at * (COLD_S + 1.0), 1.001 + at * (COLD_S + 1.0)) for at in range(9)]
@@ -127,6 +158,17 @@ def test_a_request_is_sent_again_only_so_often() -> None:
     assert (outcomes[0].status, outcomes[0].attempts) == (Status.LOST, 1 + RETRIES)
     assert outcomes[0].reason == "e0 went down once too often"
     assert outcomes[0].first_token_s == NEVER
+
+
+def test_attempts_are_those_of_one_request_alone() -> None:
+    """An id that comes again, once its first bearer has ended, starts anew."""
+    requests = [ask(0, 0.0, prompt=60_000), ask(0, 90.0)]
+    told: list[Outcome] = []
+    engine = Engine(E0, ENGINE_MODEL, "graphs")
+    faults = [fault(FaultKind.DEAD, E0, 0.5, 1.0)]
+    Fleet.single([engine], Gateway([E0], LANES), requests, faults, record=told.append).run_until(100.0)
+
+    assert [outcome.attempts for outcome in told] == [2, 1]
 
 
 def test_a_stalled_engine_is_found_out_by_its_checks() -> None:
@@ -140,9 +182,13 @@ def test_a_stalled_engine_is_found_out_by_its_checks() -> None:
     assert held > 0
     assert fleet.gateway.in_flight(E0) == held
     assert not [item for item in fleet.outcomes.values() if item.engine == E0 and item.finished_s > 5.0]
-    fleet.run_until(15.0 + Checks().up_after_s - 0.01)
+    fleet.run_until(18.99)
 
     assert fleet.gateway.in_flight(E0) == 0
+    assert not fleet.gateway.is_up(E0)
+    fleet.run_until(19.0)
+
+    assert fleet.gateway.is_up(E0)
     outcomes = play(fleet, 100.0)
     served = [item.request.arrival_s for item in outcomes.values() if item.engine == E0]
 
@@ -168,6 +214,18 @@ def test_a_stall_shorter_than_the_checks_is_never_noticed() -> None:
         fleet.run_until(float(at_s))
 
         assert fleet.gateway.is_up(E0)
+
+
+def test_a_dead_engine_is_not_taken_for_up_when_its_stall_is_over() -> None:
+    """Its checks cannot pass: it gets nothing, although the fault that stalled it has ended."""
+    faults = [fault(FaultKind.STALLED, E0, 1.0, 10.0), fault(FaultKind.DEAD, E0, 8.0, 30.0)]
+    fleet = fleet_of(2, [ask(id_, float(id_)) for id_ in range(60)], faults=faults)
+    fleet.run_until(10.0 + Checks().up_after_s + 1.0)
+
+    assert not fleet.gateway.is_up(E0)
+    outcomes = play(fleet, 200.0)
+
+    assert not [item for item in outcomes.values() if item.engine == E0 and 8.0 <= item.request.arrival_s < 60.0]
 
 
 def test_an_engine_that_comes_up_stalled_stays_down() -> None:

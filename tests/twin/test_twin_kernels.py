@@ -150,6 +150,37 @@ def test_large_kernels_reach_plausible_shares_of_the_peaks(gpu: str) -> None:
         assert 0.6 < share <= 1.02
 
 
+def test_other_measurements_of_the_same_gemms_are_as_fast_or_a_little_slower() -> None:
+    """Vidur timed an H100 with older libraries, outside of graphs: the same shapes took 0 to 35 % longer."""
+    kernels = bundled("h100_sxm")
+    ratios = []
+    for row in pq.read_table(measured("vidur_h100_Llama-2-70b-hf_mlp")).to_pylist():
+        ranks, tokens = row["num_tensor_parallel_workers"], row["num_tokens"]
+        if tokens >= 8:
+            seconds = kernels.gemm_s("bf16", np.array([float(tokens)]), 2 * 28_672 // ranks, 8192)[0]
+            ratios.append(row["time_stats.mlp_up_proj.median"] * 1e-3 / seconds)
+
+    assert len(ratios) > 1000
+    assert 1.0 < np.median(ratios) < 1.35
+
+
+def test_other_measurements_of_all_reduces_agree() -> None:
+    """Vidur's all-reduces of 1 to 64 MiB over 2 and 4 H100s took what ours take, within 15 % at the median."""
+    kernels = bundled("h100_sxm")
+    rows = [
+        row
+        for row in pq.read_table(measured("vidur_h100_dgx_all_reduce")).to_pylist()
+        if row["size"] >= 2**20 and row["devices_per_node"] == row["num_workers"]
+    ]
+    for gpus in (2, 4):
+        of_gpus = [row for row in rows if row["num_workers"] == gpus]
+        seconds = kernels.all_reduce_s(gpus, np.array([float(row["size"]) for row in of_gpus]), graph=True)
+        ratios = seconds * 1e3 / np.array([row["time_stats.all_reduce.median"] for row in of_gpus])
+
+        assert len(of_gpus) > 500
+        assert 0.85 < np.median(ratios) < 1.15
+
+
 def test_a_graph_launches_small_all_reduces_faster() -> None:
     """Of 8 KiB over 8 GPUs the launch is most; of 64 MiB it is nothing."""
     kernels = bundled("h100_sxm")
@@ -234,7 +265,7 @@ def test_what_is_no_kernel_file_is_refused(tmp_path: Path, content: bytes) -> No
 
     with pytest.raises(Rejected, match=r"f\.npz is no kernel file"):
         read_kernel_file(file)
-    with pytest.raises(Rejected, match="is no kernel file"):
+    with pytest.raises(Rejected, match=r"none\.npz: cannot be read: No such file"):
         read_kernel_file(tmp_path / "none.npz")
 
 

@@ -66,7 +66,7 @@ async def test_only_what_is_in_control_is_changed(lived: Lived) -> None:
 async def test_one_agent_sees_each_node_with_all_its_gpus(lived: Lived) -> None:
     """Each node of each fleet has an agent, which reports the GPUs of its engines, both of a parallel one."""
     bodies = [decode_input(0, value).body for value in await lived.written(Topic.INPUTS)]
-    last = {(body.agent, body.pool): body for body in bodies if isinstance(body, Frame)}
+    last = {(str(body.agent), body.pool): body for body in bodies if isinstance(body, Frame)}
 
     assert {"flyball-left", "flyball-right", "static-left", "static-right"} == {agent for agent, _ in last}
     assert [0, 1] == [gpu.gpu_index for gpu in last["flyball-right", ANSWERS].gpus]

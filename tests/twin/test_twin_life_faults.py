@@ -36,7 +36,7 @@ async def sound(lived: Lived) -> bool:
 
 
 async def test_frames_of_a_loss_arrive_late_and_none_is_lost(tmp_path: Path) -> None:
-    """While a node reaches no log its pool is stale; afterwards what it spooled comes, late, and all of it is counted."""
+    """A node that reaches no log leaves its pool stale; what it spooled comes late, and all of it is counted."""
     loss = "faults:\n  - {telemetry_loss: left, from: 20s, to: 60s}\n"
     lived = await live(scenario(extra=loss), tmp_path / "loss")
     stale = [at_s for at_s, pool, words in await alarms(lived) if pool == "chat" and words.startswith("stale")]

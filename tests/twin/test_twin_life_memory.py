@@ -40,9 +40,7 @@ def tick(at_s: float, regime: str) -> TickRecord:
 
 def decision(at_s: float, new: int) -> DecisionRecord:
     """A decision that changes one cap."""
-    wish = Proposal(
-        policy="p", target_kind=TargetKind.ENGINE, target="e0", knob=BATCH_CAP, value=new, reason="r", confidence=1.0
-    )
+    wish = Proposal(policy="p", kind=TargetKind.ENGINE, target="e0", knob=BATCH_CAP, value=new, reason="r")
     return DecisionRecord(
         pool=POOL,
         kind=RecordKind.DECISION,
@@ -85,7 +83,7 @@ def test_a_longer_run_has_longer_bins(end_s: float) -> None:
 
 
 def test_a_bin_is_the_mean_of_its_looks() -> None:
-    """Running, waiting and queued are means; knobs are as they stood when the bin began; what is down does not count."""
+    """Running, waiting and queued are means; knobs are as when the bin began; what is down does not count."""
     fleet = fleet_of(2, [ask(id_, 0.0, prompt=2000, output=900) for id_ in range(8)])
     trail = Trail(1000.0)  # bins of 5 s
     for second in range(1, 11):

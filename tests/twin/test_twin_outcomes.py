@@ -117,6 +117,7 @@ def test_a_long_run_has_longer_bins_and_no_more_of_them() -> None:
     drawn = tally.timeline()
 
     assert sum(minute.arrivals.get("bulk", 0) for minute in drawn) == len(arrivals)
+    assert {minute.arrivals["bulk"] for minute in drawn} <= {9, 10}
     assert {minute.length_s for minute in drawn} == {64 * 60.0}
     assert all(later.from_s - minute.from_s == minute.length_s for minute, later in pairwise(drawn))
 

@@ -40,7 +40,8 @@ def test_one_state_is_a_poisson_process_with_log_normal_lengths() -> None:
 
     assert 5.0 == pytest.approx(len(arrivals) / 4000.0, rel=0.03)
     assert 1.0 == pytest.approx(dispersion(arrivals, 4000.0, 10.0), abs=0.15)
-    assert (900, 150) == (pytest.approx(median(prompts), rel=0.03), pytest.approx(median(outputs), rel=0.03))
+    assert 900 == pytest.approx(median(prompts), rel=0.03)
+    assert 150 == pytest.approx(median(outputs), rel=0.03)
     assert 0.8 == pytest.approx(pstdev(log(prompt) for prompt in prompts), rel=0.03)
 
 

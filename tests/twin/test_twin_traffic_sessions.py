@@ -2,6 +2,8 @@
 
 import heapq
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,7 +61,7 @@ def test_a_step_comes_after_the_answer_before_it() -> None:
     assert len(sessions) > 150
     for steps in sessions.values():
         assert list(range(len(steps))) == [request.turn for request, _ in steps]
-        for (_, ended_s), (following, _) in zip(steps, steps[1:], strict=False):
+        for (_, ended_s), (following, _) in pairwise(steps):
             assert following.arrival_s >= ended_s
 
 
@@ -92,7 +94,7 @@ def test_a_slow_fleet_is_asked_the_same_only_later() -> None:
 def test_prompts_grow_by_the_answer_and_keep_their_prefix() -> None:
     """Each prompt is longer than the one before with its answer, and begins with the same names."""
     for steps in by_session(answered(Merged([stream()]), 1.0)).values():
-        for (earlier, _), (later, _) in zip(steps, steps[1:], strict=False):
+        for (earlier, _), (later, _) in pairwise(steps):
             assert later.prompt_tokens >= earlier.prompt_tokens + earlier.output_tokens
             assert earlier.prefix == later.prefix[: len(earlier.prefix)]
         assert all(len(one.prefix) == one.prompt_tokens // PREFIX_TOKENS for one, _ in steps)
@@ -125,11 +127,7 @@ def test_numbers_are_medians() -> None:
     sessions = stream(plans, rate=1.0, to_s=3000.0)
     steps = by_session(answered(Merged([sessions]), 0.0))
     firsts = sorted(one[0][0].prompt_tokens for one in steps.values())
-    waits = sorted(
-        later.arrival_s - ended_s
-        for one in steps.values()
-        for (_, ended_s), (later, _) in zip(one, one[1:], strict=False)
-    )
+    waits = sorted(later.arrival_s - ended_s for one in steps.values() for (_, ended_s), (later, _) in pairwise(one))
 
     assert 20_000 == pytest.approx(firsts[len(firsts) // 2], rel=0.05)
     assert 3.0 == pytest.approx(waits[len(waits) // 2], rel=0.05)
@@ -138,7 +136,7 @@ def test_numbers_are_medians() -> None:
 def test_recorded_sessions_are_played_as_they_were() -> None:
     """Lengths, thinking and what each prompt shares with the one before are the trace's."""
     recorded = read_sessions(find_trace("claude_code_sessions", Path()))
-    sessions = by_session(answered(Merged([stream(RecordedPlans(recorded, 120_000), to_s=1e9, rate=0.1)]), 2.0)[:3000])
+    sessions = by_session(answered(Merged([stream(RecordedPlans(recorded, 120_000), to_s=20_000.0, rate=0.01)]), 2.0))
     whole = {tuple(step[:2] for step in one.steps): one for one in recorded}
     found = 0
     for steps in sessions.values():
@@ -146,9 +144,7 @@ def test_recorded_sessions_are_played_as_they_were() -> None:
         if lengths not in whole:
             continue
         found += 1
-        for ((before, ended_s), (after, _)), step in zip(
-            zip(steps, steps[1:], strict=False), whole[lengths].steps[1:], strict=True
-        ):
+        for ((before, ended_s), (after, _)), step in zip(pairwise(steps), whole[lengths].steps[1:], strict=True):
             assert step[2] == pytest.approx(after.arrival_s - ended_s)
             shared = step[3] // PREFIX_TOKENS
             assert before.prefix[:shared] == after.prefix[:shared]
@@ -211,7 +207,7 @@ def test_rows_that_are_no_sessions_are_named(tmp_path: Path, rows: str, line: in
 
 def test_a_wrong_row_of_a_parquet_file_of_sessions_is_named(tmp_path: Path) -> None:
     """Row and column, holes told from numbers."""
-    columns = {
+    columns: dict[str, Sequence[object]] = {
         "session_id": ["s", "s"],
         "turn": [0, 1],
         "arrival_s": [0.0, 1.0],

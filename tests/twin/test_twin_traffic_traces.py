@@ -1,7 +1,8 @@
-"""Traces are read exactly, played as they are told, never made up, and a long one takes no more room than a short one."""
+"""Traces are read exactly, played as told, never made up, and a long one takes no more room than a short one."""
 
 import gzip
 import tracemalloc
+from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
@@ -125,9 +126,16 @@ def test_a_wrong_row_of_a_csv_is_named_with_its_line(tmp_path: Path, text: str, 
         ("output_tokens", [1, 1, None, 1], "row 3, column output_tokens: a hole"),
     ],
 )
-def test_a_wrong_row_of_a_parquet_file_is_named(tmp_path: Path, column: str, values: list[object], said: str) -> None:
+def test_a_wrong_row_of_a_parquet_file_is_named(
+    tmp_path: Path, column: str, values: Sequence[object], said: str
+) -> None:
     """File, row counted through all groups, column and what would be right."""
-    columns = {"arrival_s": [0.0, 1.0, 2.0, 3.0], "prompt_tokens": [1] * 4, "output_tokens": [1] * 4, column: values}
+    columns: dict[str, Sequence[object]] = {
+        "arrival_s": [0.0, 1.0, 2.0, 3.0],
+        "prompt_tokens": [1] * 4,
+        "output_tokens": [1] * 4,
+        column: values,
+    }
     write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=2)
     with pytest.raises(Rejected, match=r"t\.parquet") as caught:
         played(tmp_path / "t.parquet")
@@ -224,7 +232,7 @@ def test_a_long_trace_takes_no_more_room_than_a_short_one(tmp_path: Path) -> Non
     peaks: list[int] = []
     for rows in (10_000, 100_000):
         path = tmp_path / f"{rows}.parquet"
-        columns = {
+        columns: dict[str, Sequence[object]] = {
             "arrival_s": [0.1 * n for n in range(rows)],
             "prompt_tokens": [9] * rows,
             "output_tokens": [9] * rows,

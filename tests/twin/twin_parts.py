@@ -17,7 +17,7 @@ LANES = (LaneRule(lane="realtime", priority=0, max_wait_s=0.0), LaneRule(lane="b
 
 def with_blocks(blocks: int) -> EngineModel:
     """The usual engine with room for just that many KV blocks."""
-    model = ENGINE_MODEL.model
+    model = ENGINE_MODEL
     room = blocks * BLOCK_TOKENS * model.kv_bytes_per_token + model.weight_bytes + ENGINE_MODEL.reserved_bytes
     # Half a block more, so that rounding cannot cost one.
     room += 0.5 * BLOCK_TOKENS * model.kv_bytes_per_token

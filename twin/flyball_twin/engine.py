@@ -227,7 +227,7 @@ class Engine:
             stretch.alone(now_s, point(self._cost, stepping, context))
         else:
             stretch.leap(now_s, self._lines.at(stepping, context), context, stepping * batch.pace, steps)
-        self.step_end_s = now_s + stretch.after_s(stretch.steps)
+        self.step_end_s = now_s + stretch.span_s
 
     def _priced_chunks(self, now_s: float, stepping: int, context: int) -> Line:
         """The cost of a step with prefill; and its requests' time in the queue is counted."""
@@ -248,8 +248,8 @@ class Engine:
         """Have the stretch under way end with the step that is under way at `now_s`, whatever else it would do."""
         stretch = self._stretch
         if stretch.steps > 1:
-            stretch.steps = stretch.ended_by(now_s) + 1
-            self.step_end_s = stretch.start_s + stretch.after_s(stretch.steps) + self._stalled_s
+            stretch.cut(now_s)
+            self.step_end_s = stretch.start_s + stretch.span_s + self._stalled_s
 
     def finish_step(self) -> list[Sequence]:
         """Settle the step or stretch under way and return the sequences that it finished."""
@@ -258,11 +258,11 @@ class Engine:
         self.step_end_s = NEVER
         if not steps:
             return []
-        span_s = stretch.after_s(steps) + self._stalled_s
+        span_s = stretch.span_s + self._stalled_s
         through, finished = self._batch.settle(steps - self._caught)
         counters = self._counters
         self._count(counters, steps, span_s, self._batch.put_out - len(through))
-        self.busy_s += span_s - self._stalled_s - stretch.waiting_s(steps)
+        self.busy_s += stretch.span_s - stretch.waiting_s(steps)
         stretch.steps, self._stalled_s = 0, 0.0
         if through:
             self._count_first_tokens(through, now_s)

@@ -111,11 +111,13 @@ def lines_of(cost: StepCost) -> DecodeLines:
 class Stretch:
     """The steps under way: how many, since when, and on which line; none while `steps` is 0."""
 
-    __slots__ = ("grow", "line", "offset", "start_s", "steps")
+    __slots__ = ("grow", "line", "offset", "span_s", "start_s", "steps")
 
     def __init__(self) -> None:
         self.steps = 0
         self.start_s = 0.0
+        self.span_s = 0.0
+        """What all of them take."""
         self.line = Line(0, 0.0, 0.0, 0.0, 0.0)
         self.offset = 0
         """Tokens of context from the line's start to the first step."""
@@ -125,7 +127,7 @@ class Stretch:
     def alone(self, start_s: float, line: Line) -> None:
         """One step, at the line's start."""
         self.start_s, self.line, self.steps = start_s, line, 1
-        self.offset = 0
+        self.offset, self.span_s = 0, line.step_s
 
     def leap(self, start_s: float, line: Line, context: int, grow: float, steps: int) -> None:
         """As many of `steps` as lie on the line, the first of them with this context."""
@@ -135,6 +137,12 @@ class Stretch:
         if steps > 1 and context + grow * (steps - 1) > line.end:
             steps = int((line.end - context) / grow) + 1
         self.steps = steps
+        self.span_s = self.after_s(steps)
+
+    def cut(self, now_s: float) -> None:
+        """End with the step that is under way at `now_s`."""
+        self.steps = steps = self.ended_by(now_s) + 1
+        self.span_s = self.after_s(steps)
 
     def offsets(self, steps: int) -> float:
         """Tokens from the line's start, summed up over so many steps."""

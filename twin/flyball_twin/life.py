@@ -36,6 +36,7 @@ UNGOVERNED = "static"
 """What the two fleets are called."""
 
 BEAT_S = 1.0
+"""How often production's owners tick and agents sample unless told otherwise."""
 
 WALL_AT_START_S = 1_700_092_800.0
 """2023-11-16, 00:00 UTC: the day of the chat trace. A wall time that does not run makes runs alike."""
@@ -75,15 +76,26 @@ class Watched:
 class Life:
     """One or two fleets, one of them governed, over one log. Drive it with `start`, `beat` and `finish`."""
 
-    def __init__(self, log: Log, scenario: Scenario, seed: int, build: Callable[[Record], Fleet], folder: Path) -> None:
+    def __init__(
+        self,
+        log: Log,
+        scenario: Scenario,
+        seed: int,
+        build: Callable[[Record], Fleet],
+        folder: Path,
+        *,
+        beat_s: float = BEAT_S,
+    ) -> None:
         """`build` makes a fleet at time 0, alike each time; `folder` takes spools and receivers' stores.
+
+        `beat_s` is `controller.tick` and `agent.period` in one, at most 5 s as in life.
 
         The fleet it makes tells the record that it is given. `folder` must be new to the run. Raises `Rejected` for a
         fault of a node that there is not.
         """
         self.scenario = scenario
         self.clock = VirtualClock(WALL_AT_START_S)
-        self._log, self._folder, self._seed = log, folder, seed
+        self._log, self._folder, self._seed, self._beat_s = log, folder, seed, beat_s
         nodes = nodes_of(scenario.pools)
         check_node_faults(nodes, scenario.faults)
         self._nodes = {node: NodeClock(self.clock, node.name, scenario.faults) for node in nodes}
@@ -142,8 +154,8 @@ class Life:
             await self._owner.tick(partition, 0.0, self.clock.wall_s)
 
     async def beat(self) -> list[DecisionRecord]:
-        """One second of virtual time; what was newly decided."""
-        self.clock.now_s += BEAT_S
+        """One beat of virtual time; what was newly decided."""
+        self.clock.now_s += self._beat_s
         for watched in self.fleets.values():
             watched.fleet.run_until(self.clock.now_s)
             watched.card.trail.look(watched.fleet)
@@ -151,7 +163,7 @@ class Life:
             await watched.agents.beat()
         await self._follow()
         for partition in self._partitions:
-            await self._owner.tick(partition, BEAT_S, self.clock.wall_s)
+            await self._owner.tick(partition, self._beat_s, self.clock.wall_s)
         await self._pusher.poll()
         await self._answer()
         return await self._observer.poll()
@@ -164,7 +176,7 @@ class Life:
                 watched.fleet.close()
                 await watched.agents.drain()
             for partition in self._partitions:
-                await self._owner.tick(partition, BEAT_S, self.clock.wall_s + BEAT_S)
+                await self._owner.tick(partition, self._beat_s, self.clock.wall_s + self._beat_s)
             await self._observer.poll()
         return self._frames()
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import log
+from operator import attrgetter
 from typing import Protocol
 
 from flyball_core.errors import Fatal, Rejected
@@ -152,8 +153,8 @@ class RoundRobin:
         if all(server.full for server in usable):
             return None  # and nobody loses a turn, however often the queue is looked at
         while True:
+            following = min(usable, key=attrgetter("turn"))
             # A server that was away does not catch up on the turns that it missed.
-            following = min(usable, key=lambda server: max(server.turn, self._turn))
             self._turn = max(following.turn, self._turn)
             following.turn = self._turn + 1.0 / following.weight
             if not following.full:

@@ -254,7 +254,8 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
     """Read the frames whose lateness window is over, by agent and sequence number.
 
     The machine's time stands still between ticks. Frames that came while it did so for longer than the
-    window, as between two owners, look quicker than they were: the skews they left are forgotten.
+    window, as between two owners or where ticks are far apart, look quicker than they were: the skews they left
+    are forgotten, and the newest of them is taken to have come just now.
     """
     room = Room(pool.engines, MAX_ENGINES)
     renew, stood_still = pool.tick % SKEW_TICKS == 0, interval_s > LATENESS_S
@@ -267,6 +268,8 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
             boot.skew_before_s, boot.skew_s = boot.skew_s, UNKNOWN_SKEW_S
         if stood_still:
             boot.skew_before_s = boot.skew_s = UNKNOWN_SKEW_S
+            if boot.pending:
+                boot.skew_s = now_s - boot.pending[max(boot.pending)].monotonic_s
         skew_s = min(boot.skew_s, boot.skew_before_s)
         for seq in sorted(boot.pending):
             frame = boot.pending[seq]

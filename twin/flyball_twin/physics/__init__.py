@@ -19,7 +19,6 @@ from flyball_twin.physics.kernel_cost import CostInputs, KernelCost, captured_si
 from flyball_twin.physics.kernels import Kernels
 from flyball_twin.physics.language import LanguageModel
 from flyball_twin.physics.model_configs import model_named, model_names, read_model
-from flyball_twin.physics.roofline import Roofline
 from flyball_twin.physics.shapes import RankShapes, rank_shapes
 from flyball_twin.physics.step_cost import BLOCK_TOKENS, HEALTHY, Chunk, GpuCondition, StepCost, StepParts
 from flyball_twin.physics.variants import FLASH_ATTN, GRAPHS, SPLITKV, VARIANTS, Variant, variant_named
@@ -47,7 +46,6 @@ __all__ = [
     "Kernels",
     "LanguageModel",
     "RankShapes",
-    "Roofline",
     "StepCost",
     "StepParts",
     "Variant",

@@ -103,7 +103,7 @@ def _shapes(model: LanguageModel, ranks: int, expert_parallel: int, weights: str
     return rank_shapes(model, ranks=ranks, expert_parallel=expert_parallel, weights=weights, kv_cache=kv_cache)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def _cost(engine: EngineModel, variant: Variant, condition: GpuCondition) -> KernelCost:
     file = kernel_file_of(engine.gpu) if engine.kernels is None else _kernel_file(engine.kernels)
     return KernelCost(

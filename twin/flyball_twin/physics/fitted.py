@@ -34,7 +34,7 @@ class Fitted:
     gap_s: float = 0.3e-3
     """Paid by every step and never hidden: the sampled tokens' way to the host and back."""
     host_base_s: float = 1.5e-3
-    host_per_sequence_s: float = 10e-6
+    host_per_sequence_s: float = 15e-6
     host_per_token_s: float = 0.0
     """Host time of a step: scheduling, preparing inputs, handling outputs."""
     host_overlap: float = 0.0
@@ -43,9 +43,10 @@ class Fitted:
     """Host time to launch one layer's kernels outside any graph."""
     launch_per_attention_s: float = 20e-6
     """Host time per layer in a step with prefill, whose attention no graph holds."""
-    ttft_base_s: float = 5e-3
+    ttft_base_s: float = 10e-3
     """From the client to the scheduler and back: HTTP, tokenizing, detokenizing."""
-    ttft_per_token_s: float = 0.0
+    ttft_per_token_s: float = 1e-6
+    """The same, per token of the prompt."""
 
 
 _PRIORS: Mapping[str, Fitted] = {
@@ -64,12 +65,18 @@ def _written() -> Mapping[str, Mapping[str, float]]:
     return backends
 
 
+def prior_for(backend: str) -> Fitted:
+    """The constants before any fit, which fits shrink towards. Raises `Rejected` for a backend that has none."""
+    if backend not in _PRIORS:
+        raise Rejected(f"backend takes one of {', '.join(BACKENDS)}, not {backend!r}")
+    return _PRIORS[backend]
+
+
 def fitted_for(backend: str) -> Fitted:
     """The constants of one serving backend. Raises `Rejected` for a backend that has none."""
-    if backend not in BACKENDS:
-        raise Rejected(f"backend takes one of {', '.join(BACKENDS)}, not {backend!r}")
+    prior = prior_for(backend)
     values = _written().get(backend)
     if values is None:
-        return _PRIORS[backend]
+        return prior
     known = {field.name for field in fields(Fitted)}
     return Fitted(**{name: float(value) for name, value in values.items() if name in known})

@@ -67,6 +67,15 @@ _ROWS = (
         link_bytes_per_s=450e9,
     ),
     GpuModel(
+        name="H20 SXM 96 GB",
+        key="h20_sxm",
+        hbm_bytes=102.6e9,
+        hbm_bytes_per_s=4.0e12,
+        bf16_flops_per_s=148e12,
+        fp8_flops_per_s=296e12,
+        link_bytes_per_s=450e9,
+    ),
+    GpuModel(
         name="B200 SXM 180 GB",
         key="b200_sxm",
         hbm_bytes=192.0e9,

@@ -44,7 +44,7 @@ def held_out(gpu: GpuModel, file: KernelFile) -> tuple[HeldOut, ...]:
     """The errors of every table that has three lines or more along an axis."""
     found: list[HeldOut] = []
     for precision, table in file.gemm.items():
-        found.extend(_held_out(f"gemm {precision} by tokens", _gemm_tokens(table)))
+        found.extend(_held_out(f"gemm {precision} by tokens", _gemm_tokens(gpu, precision, table)))
         found.extend(_held_out(f"gemm {precision} by shape", _gemm_shapes(gpu, precision, table)))
     for part, tables in (("decode", file.decode), ("prefill", file.prefill)):
         for key, attention in tables.items():
@@ -55,9 +55,11 @@ def held_out(gpu: GpuModel, file: KernelFile) -> tuple[HeldOut, ...]:
     return tuple(found)
 
 
-def _gemm_tokens(table: GemmTable) -> list[Array]:
+def _gemm_tokens(gpu: GpuModel, precision: str, table: GemmTable) -> list[Array]:
     """Every measured token count predicted from the one before and the one after."""
-    logs, at = np.log(decode(table.codes)), np.log(table.m.astype(np.float64))
+    n, k, m = (axis.astype(np.float64) for axis in np.meshgrid(table.n, table.k, table.m, indexing="ij", sparse=True))
+    ideal = Kernels(gpu=gpu, file=KernelFile(gpu=gpu.key)).roofline_s(precision, m, n, k)
+    logs, at = np.log(decode(table.codes) / ideal), np.log(table.m.astype(np.float64))
     shares = (at[1:-1] - at[:-2]) / (at[2:] - at[:-2])
     between = logs[..., :-2] + shares * (logs[..., 2:] - logs[..., :-2])
     kept = np.ix_(table.n >= LEAST_SHAPE, table.k >= LEAST_SHAPE, np.ones(shares.size, dtype=bool))

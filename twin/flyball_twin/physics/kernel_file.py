@@ -145,7 +145,9 @@ def read_kernel_file(file: Path) -> KernelFile:
             return _from_arrays({name: archive[name] for name in archive.files})
     except Rejected:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+    except OSError as error:
+        raise Rejected(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         raise Rejected(f"{file} is no kernel file: {error}") from error
 
 

@@ -1,9 +1,9 @@
 """How long a kernel takes on a GPU: looked up where it was measured, interpolated between, assumed beyond.
 
-Three kinds of kernels make up a step: GEMMs, attention and all-reduce. Between measured points of a GEMM the time
-runs log-log in its tokens; between measured shapes the *efficiency* (what a roofline says over what was measured)
-runs, because that changes far less from shape to shape than time does. Attention runs linearly in batch and
-length, as its cost does. What no table holds is a roofline at assumed efficiencies, and `assumed` says so in words.
+Three kinds of kernels make up a step: GEMMs, attention and all-reduce. Between measured points of a GEMM its
+*efficiency* runs (what a roofline says over what was measured), in the logarithms of tokens and shape, because that
+changes far less from point to point than time does. Attention runs linearly in batch and length, as its cost does.
+What no table holds is a roofline at assumed efficiencies, and `assumed` says so in words.
 This module refuses to know about models.
 """
 
@@ -101,7 +101,6 @@ class Kernels:
     def gemm_s(self, precision: str, tokens: Array, n: float, k: float) -> Array:
         """Seconds of (tokens x k) times (k x n) for each count of tokens, above 0."""
         source = self._gemm_source(precision)
-        ideal = self.roofline_s(precision, tokens, n, k)
         if source is None:
             return LAUNCH_S + np.maximum(
                 self._bytes_s(precision, tokens, n, k) / GEMM_BANDWIDTH,
@@ -110,13 +109,9 @@ class Kernels:
         table, slowness = self._gemm_table(source)
         curve = _between(table, slowness, n, k)
         grid = table.m.astype(np.float64)
-        reference = np.log(self.roofline_s(source, grid, n, k)) + curve
-        seconds = np.exp(np.interp(np.log(tokens), np.log(grid), reference))
-        # Beyond the last measured count, at the efficiency of the last.
-        seconds = np.where(tokens > grid[-1], self.roofline_s(source, tokens, n, k) * np.exp(curve[-1]), seconds)
-        if source == precision:
-            return np.asarray(seconds, dtype=np.float64)
-        return np.asarray(seconds * ideal / self.roofline_s(source, tokens, n, k), dtype=np.float64)
+        # Beyond the measured counts, at the efficiency of the last.
+        ideal = self.roofline_s(precision, tokens, n, k)
+        return np.asarray(ideal * np.exp(np.interp(np.log(tokens), np.log(grid), curve)), dtype=np.float64)
 
     def grouped_gemm_s(self, precision: str, rows: float, n: float, k: float) -> float:
         """Seconds of many GEMMs in one kernel, `rows` x k times k x n in all, as one at the efficiency of a deep one.

@@ -127,16 +127,6 @@ class LanguageModel:
         routed = self.expert_weights * self.experts.per_token / self.experts.experts if self.experts else 0.0
         return self.shared_weights + routed + float(self.vocabulary * self.hidden)
 
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes of the weights in BF16."""
-        return self.weight_bytes_in("bf16")
-
-    @property
-    def kv_bytes_per_token(self) -> float:
-        """KV bytes per token of the whole model in BF16."""
-        return self.kv_bytes_in("bf16")
-
     def weight_bytes_in(self, precision: str) -> float:
         """Bytes of the weights, the vocabulary's in BF16. Raises `Rejected` for an unknown precision."""
         layers = bytes_per_weight(self.layer_precision(precision)) * self.shared_weights

@@ -15,6 +15,13 @@ from flyball_twin.physics.language import Experts, LanguageModel, Latent
 MAX_CONFIG_BYTES = 1024 * 1024
 """Largest `config.json` taken."""
 BUNDLED = Path(__file__).resolve().parent.parent / "data" / "models.json"
+_UNKNOWN_KEYS = {
+    "index_topk": "attention to a few chosen tokens",
+    "linear_num_key_heads": "linear attention",
+    "mamba_d_state": "state-space layers",
+    "ssm_cfg": "state-space layers",
+}
+"""Keys of configs whose layers cost something else than the twin knows."""
 _UNKNOWN_LAYERS = ("linear_attention", "mamba", "recurrent", "conv")
 _SUFFIXES = ("-instruct-2507", "-thinking-2507", "-instruct", "-chat", "-hf", "-0528", "-fp8", "-int4", "-awq")
 
@@ -51,6 +58,9 @@ class Config:
 
 def language_model(name: str, config: Config) -> LanguageModel:
     """The model that a config describes. Raises `InvalidDocument`."""
+    for key, what in _UNKNOWN_KEYS.items():
+        if config.values.get(key) is not None:
+            raise config.problem(f"{what} has no cost in the twin", key)
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
     layers = config.count("num_hidden_layers")
     experts = _experts(config)
@@ -79,6 +89,12 @@ def language_model(name: str, config: Config) -> LanguageModel:
 def _experts(config: Config) -> Experts | None:
     if not any(config.values.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         return None
+    for key in ("decoder_sparse_step", "moe_layer_freq"):
+        if config.values.get(key) not in (None, 1):
+            raise config.problem(
+                f"experts in every layer or in all but the first have a cost in the twin, not {key}", key
+            )
+    plain = config.values.get("mlp_only_layers")
     width = config.count("moe_intermediate_size", "intermediate_size")
     shared = config.count("shared_expert_intermediate_size", default=0, least=0)
     return Experts(
@@ -86,7 +102,9 @@ def _experts(config: Config) -> Experts | None:
         per_token=config.count("num_experts_per_tok"),
         intermediate=width,
         shared_intermediate=shared or width * config.count("n_shared_experts", default=0, least=0),
-        dense_layers=config.count("first_k_dense_replace", default=0, least=0),
+        dense_layers=config.count(
+            "first_k_dense_replace", default=len(plain) if isinstance(plain, list) else 0, least=0
+        ),
     )
 
 

@@ -11,8 +11,7 @@ from flyball_twin.engine import Engine
 from flyball_twin.fleet import Fleet, Pool
 from flyball_twin.gateway import Gateway
 from flyball_twin.outcomes import Record
-from flyball_twin.physics import EngineModel
-from flyball_twin.physics.hardware import gpu_named
+from flyball_twin.physics import EngineModel, hardware_of
 from flyball_twin.scenario.model import (
     DiurnalSource,
     EnginePlan,
@@ -62,8 +61,10 @@ def build_fleet(
 
 def engine_model(scenario: Scenario, plan: EnginePlan) -> EngineModel:
     """What an engine is. Raises `Rejected` for names or a layout that there is not."""
+    gpu, kernels = hardware_of(plan.gpu, scenario.folder)
     return EngineModel(
-        gpu=gpu_named(plan.gpu),
+        gpu=gpu,
+        kernels=kernels,
         model=model_of(plan.model, scenario.folder),
         backend=plan.backend,
         tensor_parallel=plan.tensor_parallel,

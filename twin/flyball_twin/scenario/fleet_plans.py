@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import yaml
 
@@ -48,12 +47,13 @@ _LANE_KEYS = {
 class FleetPlanner:
     """Turns pools into plans; what is wrong it tells the reader."""
 
-    def __init__(self, reader: ScenarioReader, folder: Path) -> None:
+    def __init__(self, reader: ScenarioReader) -> None:
         self._reader = reader
-        self._folder = folder
         self._engines: dict[str, EnginePlan] = {}
         self._unnamed = 0
         self._gpus = 0
+        self.lanes_known = True
+        """Whether every pool's lanes are; not if its policy cannot be read."""
         self.slos: dict[str, Slo] = {}
         """What lanes promise, by lane; filled by the pools."""
 
@@ -119,12 +119,13 @@ class FleetPlanner:
             self._reader.faults.append(error)
         except Rejected as error:
             self._reader.fault(entry.at("policy"), str(error))
+        self.lanes_known = self.lanes_known and value is None
         return "", "", None
 
     def _policy_text(self, name: str) -> tuple[str, str]:
         if not name.endswith((".yaml", ".yml")):
             return preset(name), f"preset {name}"
-        path = self._folder / name
+        path = self._reader.folder / name
         try:
             return path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +134,7 @@ class FleetPlanner:
 
     def _group(self, entry: Entry) -> Iterator[EnginePlan]:
         try:
-            registries.model_of(entry.get("model"), self._folder)
+            registries.model_of(entry.get("model"), self._reader.folder)
         except Rejected as error:
             self._reader.fault(entry.at("model"), str(error))
         count = entry.get("count", 1)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
@@ -27,8 +28,10 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 class ScenarioReader(DocumentReader):
     """Goes on after a fault, so that all of a document's faults can be told at once."""
 
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.folder = path.absolute().parent
+        """Where what the document names is looked for."""
         self.faults: list[InvalidDocument] = []
 
     def fault(self, node: yaml.Node, problem: str, hint: str = "") -> None:

@@ -22,7 +22,15 @@ from flyball_twin.scenario.forms import (
     Text,
     Word,
 )
-from flyball_twin.scenario.registries import BACKENDS, GPU_NAMES, KV_CACHES, MODEL_NAMES, VARIANT_NAMES, WEIGHTS
+from flyball_twin.scenario.registries import (
+    BACKENDS,
+    GPU_NAMES,
+    KERNEL_FILE,
+    KV_CACHES,
+    MODEL_NAMES,
+    VARIANT_NAMES,
+    WEIGHTS,
+)
 from flyball_twin.scenario.sections import Key, Section
 
 MOST_ENGINES = 1024
@@ -47,6 +55,23 @@ class Policy:
         """A name or an object; what is in it the policy document's reader judges."""
         del defs
         return {"anyOf": [{"type": "string"}, {"type": "object", "required": ["version"]}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One of the GPUs that the physics knows, or a kernel file that `flyball twin calibrate` made."""
+
+    wanted: str = "name of a GPU, or `FILE.npz`"
+
+    def read(self, reader: ScenarioReader, node: yaml.Node) -> str:
+        """The name."""
+        text = reader.scalar(node, self.wanted)
+        return text if text.endswith(KERNEL_FILE) else str(reader.choice(GPU_NAMES)(node))
+
+    def schema(self, defs: Schema) -> Schema:
+        """One of these, or a file's name."""
+        del defs
+        return {"anyOf": [{"enum": list(GPU_NAMES)}, {"type": "string", "pattern": "\\.npz$"}]}
 
 
 OBJECTIVE = Section(
@@ -83,7 +108,7 @@ ENGINES = Section(
             "What they are called: one is called so, several `NAME-0`, `NAME-1`, …",
             "`engine-N`, counted through the file",
         ),
-        Key("gpu", Word(GPU_NAMES), "Its GPUs", required=True),
+        Key("gpu", Gpu(), "Its GPUs, or a kernel file of your own beside the scenario (`.npz`)", required=True),
         Key(
             "model",
             Name("model, or its `config.json`", pattern=r"[^\s]{1,200}", known=MODEL_NAMES),

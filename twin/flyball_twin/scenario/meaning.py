@@ -4,7 +4,6 @@ Every fault is kept with its place; nothing is opened but the policy documents t
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import PoolId
@@ -28,14 +27,15 @@ from flyball_twin.traffic.files import find_trace
 NEVER = float("inf")
 
 
-def meaning(reader: ScenarioReader, entry: Entry, name: str, folder: Path) -> Scenario:
+def meaning(reader: ScenarioReader, entry: Entry, name: str) -> Scenario:
     """The scenario of a document whose every value is of the right form; what is wrong with it the reader keeps."""
-    planner = FleetPlanner(reader, folder)
+    planner = FleetPlanner(reader)
     pools = planner.pools(entry.get("pools"), entry.get("objectives", {}))
     duration_s = entry.get("duration")
     if not duration_s > 0.0:
         reader.fault(entry.at("duration"), "a scenario lasts longer than nothing")
-    streams = [_stream(reader, one, pools, duration_s, folder) for one in entry.get("traffic")]
+        duration_s = NEVER
+    streams = [_stream(reader, one, pools, duration_s, lanes_known=planner.lanes_known) for one in entry.get("traffic")]
     seeds = tuple(entry.get("seeds", [1]))
     if len(set(seeds)) != len(seeds):
         reader.fault(entry.at("seeds"), "a seed is given twice")
@@ -51,12 +51,12 @@ def meaning(reader: ScenarioReader, entry: Entry, name: str, folder: Path) -> Sc
         duration_s=duration_s,
         grace_s=entry.get("grace", 60.0),
         compare=entry.get("compare", True),
-        folder=folder,
+        folder=reader.folder,
     )
 
 
 def _stream(
-    reader: ScenarioReader, entry: Entry, pools: tuple[PoolPlan, ...], duration_s: float, folder: Path
+    reader: ScenarioReader, entry: Entry, pools: tuple[PoolPlan, ...], duration_s: float, *, lanes_known: bool
 ) -> Stream:
     from_s, to_s = entry.get("from", 0.0), entry.get("to", duration_s)
     _forward(reader, entry, from_s, to_s, "a stream")
@@ -68,12 +68,12 @@ def _stream(
     for plan in pools:
         if plan.pool in chosen:
             lanes.update(dict.fromkeys(rule.lane for rule in plan.lanes))
-    shares = _shares(reader, entry, "lanes", lanes)
+    shares = _shares(reader, entry, "lanes", lanes) if lanes_known else {}
     for plan in pools:
         missing = [lane for lane in shares if lane not in [rule.lane for rule in plan.lanes]]
         if plan.pool in chosen and missing and all(lane in lanes for lane in missing):
             reader.fault(entry.at("lanes"), f"pool {plan.pool!r} has no lane {missing[0]!r}")
-    source = _source(reader, entry, folder)
+    source = _source(reader, entry)
     return Stream(
         source=source, from_s=from_s, to_s=to_s, pools={PoolId(name): chosen[name] for name in chosen}, lanes=shares
     )
@@ -93,9 +93,9 @@ def _shares(reader: ScenarioReader, entry: Entry, key: str, known: Mapping[str, 
     return given
 
 
-def _source(reader: ScenarioReader, entry: Entry, folder: Path) -> Source:
+def _source(reader: ScenarioReader, entry: Entry) -> Source:
     if (trace := entry.get("trace")) is not None:
-        return _trace(reader, trace, folder)
+        return _trace(reader, trace)
     if (mmpp := entry.get("mmpp")) is not None:
         states: list[Entry] = mmpp.get("states")
         for state in states:
@@ -122,15 +122,15 @@ def _source(reader: ScenarioReader, entry: Entry, folder: Path) -> Source:
             output_tokens=_spread(day.get("output")),
             longest_tokens=day.get("longest", 120_000),
         )
-    return _sessions(reader, entry.get("sessions"), folder)
+    return _sessions(reader, entry.get("sessions"))
 
 
-def _trace(reader: ScenarioReader, entry: Entry, folder: Path) -> TraceSource:
-    _findable(reader, entry, "name", folder)
+def _trace(reader: ScenarioReader, entry: Entry) -> TraceSource:
+    _findable(reader, entry, "name")
     from_s, to_s = entry.get("from", 0.0), entry.get("to", NEVER)
     _forward(reader, entry, from_s, to_s, "a cut")
     splice_s = entry.get("splice")
-    if splice_s is not None and not 0.0 < splice_s <= to_s - from_s:
+    if splice_s is not None and from_s < to_s and not 0.0 < splice_s <= to_s - from_s:
         reader.fault(entry.at("splice"), "stretches are longer than nothing and no longer than the cut")
     return TraceSource(
         trace=entry.get("name"),
@@ -143,7 +143,7 @@ def _trace(reader: ScenarioReader, entry: Entry, folder: Path) -> TraceSource:
     )
 
 
-def _sessions(reader: ScenarioReader, entry: Entry, folder: Path) -> SessionSource:
+def _sessions(reader: ScenarioReader, entry: Entry) -> SessionSource:
     fields = {
         "steps": "steps",
         "first_prompt": "first_prompt_tokens",
@@ -153,7 +153,7 @@ def _sessions(reader: ScenarioReader, entry: Entry, folder: Path) -> SessionSour
     }
     given = {field: _spread(entry.get(key)) for key, field in fields.items() if key in entry.values}
     if "trace" in entry.values:
-        _findable(reader, entry, "trace", folder)
+        _findable(reader, entry, "trace")
         for key in (*fields, "opening"):
             if key in entry.values:
                 reader.fault(entry.at(key), f"{key!r} is for sessions that are drawn; the trace says it here")
@@ -170,9 +170,9 @@ def _spread(entry: Entry) -> tuple[float, float]:
     return entry.get("median"), entry.get("spread")
 
 
-def _findable(reader: ScenarioReader, entry: Entry, key: str, folder: Path) -> None:
+def _findable(reader: ScenarioReader, entry: Entry, key: str) -> None:
     try:
-        find_trace(entry.get(key), folder)
+        find_trace(entry.get(key), reader.folder)
     except Rejected as error:
         reader.fault(entry.at(key), str(error))
 

@@ -49,13 +49,13 @@ def scenario_of(text: str, path: Path) -> Scenario:
     """The scenario that `text` declares; `path` is for its name, errors and what it names. Raises `InvalidScenario`."""
     try:
         root = compose(text, str(path), MAX_BYTES)
-        reader = ScenarioReader(str(path))
+        reader = ScenarioReader(path)
         entry: Value = SCENARIO.read(reader, root)
     except InvalidDocument as error:
         raise InvalidScenario([error]) from error
     found = None
     if isinstance(entry, Entry) and not reader.faults:
-        found = meaning(reader, entry, path.name.removesuffix(".yaml"), path.absolute().parent)
+        found = meaning(reader, entry, path.name.removesuffix(".yaml"))
     if found is None or reader.faults:
         raise InvalidScenario(reader.faults)
     return found

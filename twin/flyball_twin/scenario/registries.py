@@ -3,13 +3,24 @@
 from pathlib import Path
 
 from flyball_core.errors import Rejected
+from flyball_twin.physics.engine_model import KERNEL_FILE
 from flyball_twin.physics.fitted import BACKENDS
 from flyball_twin.physics.hardware import GPUS
 from flyball_twin.physics.language import BYTES_PER_KV, BYTES_PER_WEIGHT, LanguageModel
 from flyball_twin.physics.model_configs import model_named, model_names, read_model
 from flyball_twin.physics.variants import VARIANTS
 
-__all__ = ["BACKENDS", "CONFIG", "GPU_NAMES", "KV_CACHES", "MODEL_NAMES", "VARIANT_NAMES", "WEIGHTS", "model_of"]
+__all__ = [
+    "BACKENDS",
+    "CONFIG",
+    "GPU_NAMES",
+    "KERNEL_FILE",
+    "KV_CACHES",
+    "MODEL_NAMES",
+    "VARIANT_NAMES",
+    "WEIGHTS",
+    "model_of",
+]
 
 GPU_NAMES = tuple(GPUS)
 MODEL_NAMES = model_names()

@@ -90,9 +90,7 @@ class ClosedLoop:
     """One run of a benchmark. `host_s` is what a request takes from its client to the engine."""
 
     def __init__(self, serving: Serving, load: ClientLoad, host_s: float, seed: int = 1) -> None:
-        self._engine = Engine(
-            EngineId("measured"), serving.engine, FLASH_ATTN.name, scheduling=serving.scheduling
-        )
+        self._engine = Engine(EngineId("measured"), serving.engine, FLASH_ATTN.name, scheduling=serving.scheduling)
         self._singly = serving.singly
         self._load = load
         self._host_s = host_s
@@ -149,7 +147,9 @@ class ClosedLoop:
     def _begin(self, now_s: float) -> None:
         """Let in what may, and start the next step."""
         engine, intake = self._engine, self._intake
-        while intake and intake[0][0] <= self._begun:
+        # Ahead of nothing there is nothing to wait for.
+        open_to = self._begun if engine.batch.running else NEVER
+        while intake and intake[0][0] <= open_to:
             _, number = intake.popleft()
             engine.submit(self._request(number), now_s)
             if self._singly:
@@ -243,9 +243,7 @@ GATHERED = 1.03
 """Stretches of the same batch whose contexts are that close together count as one."""
 
 
-def _gathered(
-    spells: Many[_Spell], waited: Many[float], decoded: Many[float], requests: int
-) -> tuple[Piece, ...]:
+def _gathered(spells: Many[_Spell], waited: Many[float], decoded: Many[float], requests: int) -> tuple[Piece, ...]:
     """The steps by what was in them, with their shares of an average request's time."""
     sums: dict[tuple[int, int, tuple[Chunk, ...]], list[float]] = {}
     for spell, before, after in zip(spells, waited, decoded, strict=True):

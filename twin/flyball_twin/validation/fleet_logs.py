@@ -24,6 +24,7 @@ COLUMNS = (
     "variant",
     "target_qps",
 )
+OPTIONAL = ("release",)
 KNEE = 1.5
 """A fleet is past its knee where the median time to first token is above so many times the unloaded one."""
 
@@ -53,6 +54,13 @@ class FleetLog:
 
     variant: str
     requests: tuple[FleetRequest, ...]
+    release: str = ""
+    """Of the benchmark, which says what it ran on; empty where the table does not say."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other logs of a file."""
+        return f"{self.release} {self.variant}".strip()
 
     @property
     def rates_rps(self) -> tuple[float, ...]:
@@ -121,11 +129,15 @@ def steps_apart(rates: Sequence[float], one: float | None, other: float | None) 
 
 
 def read_fleet_logs(rows: Iterable[Row]) -> list[FleetLog]:
-    """One log for each variant, by name. Raises `InvalidDocument` for a row that is no request."""
-    found: dict[str, list[FleetRequest]] = {}
+    """One log for each release and variant, by name. Raises `InvalidDocument` for a row that is no request."""
+    found: dict[tuple[str, str], list[FleetRequest]] = {}
     for row in rows:
-        found.setdefault(row.name("variant"), []).append(_request(row))
-    return [FleetLog(variant=variant, requests=_from_zero(requests)) for variant, requests in sorted(found.items())]
+        release = row.name("release") if "release" in row.cells else ""
+        found.setdefault((release, row.name("variant")), []).append(_request(row))
+    return [
+        FleetLog(release=release, variant=variant, requests=_from_zero(requests))
+        for (release, variant), requests in sorted(found.items())
+    ]
 
 
 def _request(row: Row) -> FleetRequest:

@@ -1,4 +1,4 @@
-"""Fleet logs as a kind of measured table: does the twin's fleet saturate where the real one did?
+"""Fleet logs as a kind of measured table: whether the twin's fleet saturates where the real one did.
 
 The knee is the lowest offered rate whose median time to first token is above 1.5 times the unloaded one. It is
 predicted for the ways of routing that a front of HAProxy has; the others are named, with the reason, and left out.
@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flyball_twin.validation.fleet_logs import COLUMNS, FleetLog, knee_rps, read_fleet_logs, steps_apart
-from flyball_twin.validation.fleet_replay import BEYOND, ENGINE, ROUTES, Predicted, Route, predict
+from flyball_twin.validation.fleet_logs import COLUMNS, OPTIONAL, FleetLog, knee_rps, read_fleet_logs, steps_apart
+from flyball_twin.validation.fleet_replay import BEYOND, MODEL, ROUTES, Predicted, Route, predict
 from flyball_twin.validation.rows import rows_of
 from flyball_twin.validation.seam import Grid, Group, Section, errors_of
 
@@ -47,9 +47,9 @@ class FleetTables:
 
     def section(self, files: Sequence[Path], pictures: Path | None) -> Section:
         """Predict the knee of each variant that HAProxy could route like."""
-        logs = read_fleet_logs(row for path in files for row in rows_of(path, COLUMNS))
+        logs = read_fleet_logs(row for path in files for row in rows_of(path, COLUMNS, OPTIONAL))
         left_out = {
-            f"fleet log, {log.variant}: {BEYOND.get(log.variant, NOT_KNOWN)}": len(log.requests)
+            f"fleet log, {log.name}: {BEYOND.get(log.variant, NOT_KNOWN)}": len(log.requests)
             for log in logs
             if log.variant not in ROUTES
         }
@@ -67,7 +67,7 @@ class FleetTables:
                 **_details(results, logs),
             },
             grids=[_grid(results)],
-            notes=("Nothing is fitted to fleet logs. Only completed requests are in them.",),
+            notes=("Nothing is fitted to fleet logs on GPUs with kernel tables. Only completed requests are in them.",),
         )
 
 
@@ -94,7 +94,7 @@ def validated(log: FleetLog, logs: Sequence[FleetLog]) -> VariantResult:
 def completed_of(log: FleetLog, logs: Sequence[FleetLog]) -> dict[float, float]:
     """Share of requests that a variant completed, by offered rate, taking the most that any completed for all."""
     most: dict[float, int] = {}
-    for other in logs:
+    for other in (one for one in logs if one.release == log.release):
         for rate, count in other.counts().items():
             most[rate] = max(most.get(rate, 0), count)
     return {rate: count / most[rate] for rate, count in log.counts().items()}
@@ -104,10 +104,10 @@ def _group(result: VariantResult) -> Group:
     predicted = result.predicted.ttft_s
     return Group(
         table=NAME,
-        model=ENGINE.model.name,
-        gpu=ENGINE.gpu.key,
+        model=MODEL.name,
+        gpu=result.predicted.gpu,
         backend="vllm",
-        load=f"{result.log.variant}, medians by offered rate",
+        load=f"{result.log.name}, medians by offered rate",
         rows=len(result.log.requests),
         tpot=errors_of([]),
         ttft=errors_of([predicted[rate] / measured - 1.0 for rate, measured in result.measured_s.items()]),
@@ -119,6 +119,9 @@ def _details(results: Sequence[VariantResult], logs: Sequence[FleetLog]) -> dict
         "variants": [
             {
                 "variant": result.log.variant,
+                "release": result.log.release,
+                "gpu": result.predicted.gpu,
+                "compute": result.predicted.compute,
                 "balance": result.route.balance,
                 "haproxy": result.route.haproxy,
                 "because": result.route.because,
@@ -142,6 +145,7 @@ def _details(results: Sequence[VariantResult], logs: Sequence[FleetLog]) -> dict
         "not_predicted": [
             {
                 "variant": log.variant,
+                "release": log.release,
                 "because": BEYOND.get(log.variant, NOT_KNOWN),
                 "knee_measured_rps": knee_rps(log.median_ttfts()),
                 "completed_least": min(completed_of(log, logs).values()),
@@ -155,7 +159,7 @@ def _details(results: Sequence[VariantResult], logs: Sequence[FleetLog]) -> dict
 def _grid(results: Sequence[VariantResult]) -> Grid:
     rows = [
         [
-            result.log.variant,
+            result.log.name,
             result.route.balance,
             _rate(result.measured_knee_rps),
             _rate(result.predicted.knee_rps),

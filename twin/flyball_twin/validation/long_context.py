@@ -78,8 +78,8 @@ CASES = (
     Case(name="14B, bf16 KV", model="qwen3-14b", kv_cache="bf16"),
     Case(name="14B, first piece, bf16 KV", model="qwen3-14b", kv_cache="bf16", reserve_prompt=False),
 )
-"""`first piece`: vLLM before `scheduler_reserve_full_isl` (vllm-project/vllm#37307) let a request in as soon as the first
-piece of its prompt fitted. Kept prefixes of preempted requests make that harmless; they were off in the cases without."""
+"""`first piece`: vLLM before `scheduler_reserve_full_isl` (vllm-project/vllm#37307) let a request in as soon as the
+first piece of its prompt fitted. A prefix cache, which keeps what a preempted request had, makes that harmless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Needs matplotlib, which comes with the command line (`flyball[cli]`), so it is i
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,12 +13,14 @@ from matplotlib.figure import Figure
 
 from flyball_twin.validation.fleet_logs import KNEE
 from flyball_twin.validation.fleet_section import VariantResult
+from flyball_twin.validation.long_context import COMPARED, REPORTED, CaseResult
 from flyball_twin.validation.request_logs import TelemetryPoint
 from flyball_twin.validation.request_section import LogResult
 
 mpl.use("Agg")  # a file, never a window
 
 MEASURED, TWIN = "#9a9a9a", "#0b6e99"
+COLOURS = ("#0b6e99", "#3b8a3e", "#8a5aa8", "#c2452d", "#8c1c0b", "#b8860b", "#5b7f95", "#9a9a9a")
 DOTS_PER_INCH = 90
 
 
@@ -73,7 +76,43 @@ def draw_knees(results: Sequence[VariantResult], path: Path) -> None:
     panels[0].set_ylabel("median time to first token (s)")
     panels[0].yaxis.set_major_formatter("{x:g}")
     panels[0].legend(loc="lower left", frameon=False)
-    figure.suptitle("Eight A100s, 21,000-token prompts; dotted: 1.5 times unloaded", fontsize=11)
+    figure.suptitle("Eight engines, 21,000-token prompts; dotted: 1.5 times unloaded", fontsize=11)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def draw_collapse(results: Sequence[CaseResult], path: Path) -> None:
+    """Latency by concurrency over that of one alone, and the parts of it at `COMPARED`. Raises `OSError`."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    curves, bars = figure.subplots(1, 2, width_ratios=[1, 1.15])
+    curves.axhspan(*REPORTED, color="#fbe3c8", label="reported")
+    for result, colour in zip(results, cycle(COLOURS), strict=False):
+        times = [free.concurrency for free in result.free]
+        alone_s = result.parts.alone_s
+        curves.plot(times, [free.e2e_s / alone_s for free in result.free], color=colour, marker=".", linewidth=1.6)
+    held = [latency.e2e_s / results[0].parts.alone_s for latency in results[0].held]
+    curves.plot(range(1, len(held) + 1), held, color="#333333", linestyle=":", linewidth=1.6, label="cap held at 1")
+    curves.set_yscale("log")
+    curves.yaxis.set_major_formatter("{x:g}x")
+    curves.set_xticks(times)
+    curves.set_xlabel("requests at once")
+    curves.set_ylabel("latency over that of one alone")
+    curves.legend(loc="upper left", frameon=False, fontsize=8)
+    names = [result.case.name for result in results]
+    before = [0.0] * len(results)
+    for part, shade in (("alone_s", 1.0), ("bandwidth_s", 0.7), ("prefill_s", 0.45), ("memory_s", 0.2)):
+        shares = [getattr(result.parts, part) / result.parts.e2e_s for result in results]
+        label = part.removesuffix("_s")
+        bars.barh(names, shares, left=before, color=TWIN, alpha=shade, edgecolor="white", label=label)
+        before = [left + share for left, share in zip(before, shares, strict=True)]
+    for at, (result, colour) in enumerate(zip(results, cycle(COLOURS), strict=False)):
+        bars.text(1.01, at, f"{result.parts.inflation:.1f}x", va="center", fontsize=9, color=colour)
+        bars.get_yticklabels()[at].set_color(colour)
+    bars.invert_yaxis()
+    bars.xaxis.set_major_formatter("{x:.0%}")
+    bars.set_xlabel(f"of the latency of {COMPARED} at once")
+    bars.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, frameon=False, fontsize=8)
+    for ax in (curves, bars):
+        ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 

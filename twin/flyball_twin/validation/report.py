@@ -52,8 +52,9 @@ class Report:
 
 
 def validate(files: Sequence[Path], pictures: Path | None = None, kinds: Sequence[TableKind] = KINDS) -> Report:
-    """Validate the twin against these files. Raises `Rejected` for a file of no known kind or an unreadable one,
-    `InvalidDocument` for a row that makes no sense.
+    """Validate the twin against these files.
+
+    Raises `Rejected` for a file of no known kind or an unreadable one, `InvalidDocument` for a row that makes no sense.
     """
     of_kind: dict[str, list[Path]] = {}
     known: list[TableFile] = []

@@ -22,7 +22,7 @@ FLAT_POINTS = 3
 """Seconds for which `running` has to stand at its height to count as capped."""
 BY_CHANCE = 0.02
 """How many coarser grids may be expected to hold the cache's uses by chance, for the one found to count."""
-MOST_BLOCKS = 20_000
+FINEST_GRID = 20_000
 PERCENT_DIGITS = 2
 """Telemetry gives the use of the cache in percent with two digits; on a grid finer than that nothing is seen."""
 
@@ -110,7 +110,7 @@ def blocks_seen(shares: Sequence[float]) -> int | None:
     """
     partial = {share for share in shares if 0.0 < share < 1.0}
     tolerance = 0.501 * 10.0 ** -(PERCENT_DIGITS + 2)
-    for blocks in range(1, MOST_BLOCKS if partial else 0):
+    for blocks in range(1, FINEST_GRID if partial else 0):
         if all(abs(round(share * blocks) / blocks - share) <= tolerance for share in partial):
             # On a fine grid everything lies: how many of those up to this one would hold them by chance.
             by_chance = (2.0 * tolerance * blocks) ** len(partial) * blocks / (len(partial) + 1)

@@ -24,7 +24,7 @@ BOUNDS = ((0.4, 1.25), (0.4, 1.4), (0.1e-3, 30e-3))
 PREFILL_WEIGHT = 0.5
 """What an error in the time to the first token counts beside one in the time per token."""
 MEAN_SHARE = 0.1
-"""Share of the mean error in what is minimised, beside the median: so that it is smooth, and outliers do not rule it."""
+"""Share of the mean error in what is minimised, beside the median: smooth, and not ruled by outliers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ class RequestLog:
 
 
 def read_request_logs(rows: Iterable[Row]) -> list[RequestLog]:
-    """The logs of a request table, one for each GPU and model. Raises `InvalidDocument` for a row that is no request."""
+    """The logs of a request table, one for each GPU and model. Raises `InvalidDocument` for a wrong row."""
     found: dict[LogKey, list[LoggedRequest]] = {}
     for row in rows:
         found.setdefault((row.name("gpu"), row.name("model")), []).append(_request(row))

@@ -90,7 +90,7 @@ class RequestTables:
         return columns >= frozenset(REQUEST_COLUMNS) or columns >= frozenset(TELEMETRY_COLUMNS)
 
     def section(self, files: Sequence[Path], pictures: Path | None) -> Section:
-        """Validate every log in the files. Raises `Rejected` for telemetry without a log, besides what is documented."""
+        """Validate every log in the files. Raises `Rejected` for telemetry without a log, besides."""
         left_out: dict[str, int] = {}
         results = [validated(log) for log in _logs(files, left_out)]
         if pictures is not None:

@@ -49,10 +49,15 @@ class Row:
         return InvalidDocument(text, file=str(self.path), line=self.number, hint=hint)
 
 
-def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a Parquet file that has at least these columns. Raises `Rejected` for a file that cannot be read."""
+def rows_of(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a Parquet file that has at least these columns, with the `optional` ones that it has.
+
+    Raises `Rejected` for a file that cannot be read.
+    """
     number = 0
-    for batch in open_parquet(path, columns).iter_batches(columns=list(columns)):
+    file = open_parquet(path, columns)
+    wanted = [*columns, *(name for name in optional if name in file.schema_arrow.names)]
+    for batch in file.iter_batches(columns=wanted):
         for cells in batch.to_pylist():
             number += 1
             yield Row(cells, number, path)

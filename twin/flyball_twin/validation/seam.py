@@ -86,7 +86,7 @@ class TableKind(Protocol):
         ...
 
     def section(self, files: Sequence[Path], pictures: Path | None) -> Section:
-        """Read all files of its kind that were given, validate the twin against them, and draw into `pictures` if asked.
+        """Read all files of its kind that were given, validate against them, and draw into `pictures` if asked.
 
         Raises `InvalidDocument` (file, row) for a row that makes no sense, `Rejected` for a file that cannot be read.
         """

@@ -13,7 +13,15 @@ from pathlib import Path
 from statistics import median
 
 from flyball_core.errors import Rejected
-from flyball_twin.physics import BACKENDS, BLOCK_TOKENS, EngineModel, LanguageModel, gpu_named, kernel_file_of, model_named
+from flyball_twin.physics import (
+    BACKENDS,
+    BLOCK_TOKENS,
+    EngineModel,
+    LanguageModel,
+    gpu_named,
+    kernel_file_of,
+    model_named,
+)
 from flyball_twin.traffic.files import open_parquet
 from flyball_twin.validation.rows import Row, rows_of
 
@@ -55,6 +63,8 @@ PRECISIONS: Mapping[str, str] = {
     "mxfp4": "mxfp4",
     "w4a16_mxfp4": "mxfp4",
 }
+ALIKE: Mapping[str, str] = {"deepseek-ai/DeepSeek-V3": "deepseek-ai/DeepSeek-R1"}
+"""Models that another one's config describes."""
 _CONCURRENCY = re.compile(r"silicon_concurrency=(\d+(?:\.\d+)?)")
 _WIP = re.compile(r"\bwip=true\b", re.IGNORECASE)
 
@@ -129,8 +139,9 @@ def _read(row: Row) -> tuple[str, SiliconRow | None]:
     """A row to compare; or the reason why it is none."""
     if reason := _unusable(row):
         return reason, None
+    path = row.name("model_path")
     try:
-        model = model_named(row.name("model_path"))
+        model = model_named(ALIKE.get(path, path))
     except Rejected:
         return "unknown_model", None
     weights = _weights(row, moe=model.experts is not None)
@@ -146,7 +157,7 @@ def _read(row: Row) -> tuple[str, SiliconRow | None]:
         return "no_concurrency", None
     setting = Setting(
         model=model,
-        model_path=row.name("model_path"),
+        model_path=path,
         gpu=gpu_named(row.name("system")).key,
         backend=row.name("backend"),
         version=_text(row, "backend_version"),
@@ -251,8 +262,8 @@ def _folded(seen: Iterable[SiliconRow], left_out: Counter[str]) -> list[SiliconR
     """One row of each setting, its median; and none that carries another row's very numbers."""
     numbers: dict[tuple[int, int, float, float], SiliconRow] = {}
     of_setting: dict[Setting, list[SiliconRow]] = {}
-    # A DeepSeek-V3 row with the numbers of an R1 row is R1's, so R1 comes first; its source says nothing of the setting.
-    for row in sorted(seen, key=lambda row: row.setting.model_path.endswith("DeepSeek-V3")):
+    # A DeepSeek-V3 row with the numbers of an R1 row is R1's, so R1 comes first.
+    for row in sorted(seen, key=lambda row: row.setting.model_path in ALIKE):
         setting = row.setting
         key = (setting.prompt_tokens, setting.output_tokens, row.ttft_s, row.tpot_s)
         first = numbers.setdefault(key, row)
