@@ -62,7 +62,7 @@ class ReceiverStore:
     """One receiver's folder: two slots, `audit.jsonl` (rotated once to `.1`), the switch `off`."""
 
     def __init__(self, folder: Path, *, audit_bytes: int = _AUDIT_BYTES, durable: bool = True) -> None:
-        """`durable=False` writes as atomically but does not wait for the disk: for simulations only."""
+        """`durable=False` writes a slot where it stands and does not wait for the disk: for simulations only."""
         self.folder = folder
         self._off = os.path.join(folder, "off")  # noqa: PTH118 - asked about once a second: no path is made each time
         self._durable = durable
@@ -94,22 +94,14 @@ class ReceiverStore:
 
     def save(self, held: Held) -> None:
         """Write the record durably beside the one before it; raises OSError, and then that one still stands."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         generation = self._generation + 1
-        path = self._slot(generation % 2)
-        fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(_encode(generation, held))
-            file.flush()
-            if self._durable:
-                os.fsync(file.fileno())
-        fresh.replace(path)
-        if self._durable:
-            folder = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        path, data = self._slot(generation % 2), _encode(generation, held)
+        write = _replace if self._durable else _overwrite
+        try:
+            write(path, data)
+        except FileNotFoundError:  # the first record, or the folder was taken away
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write(path, data)
         self._generation = generation
 
     def audit(self, wall_s: float, target: str, what: str, was: Setting, new: Setting) -> None:
@@ -132,6 +124,31 @@ class ReceiverStore:
             path.replace(path.with_suffix(".bad"))
         except OSError:
             self.trouble = f"{path.name} cannot be read and could not be set aside: {error}"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a whole file on the disk in the place of another, or leave that one as it was."""
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write over a file. Some file systems wait for the disk where a file is replaced or emptied, but not here."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        os.write(file, data)
+        os.ftruncate(file, len(data))
+    finally:
+        os.close(file)
 
 
 def _encode(generation: int, held: Held) -> bytes:

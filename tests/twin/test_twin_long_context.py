@@ -28,7 +28,7 @@ def results() -> dict[str, CaseResult]:
 
 def test_without_waste_n_requests_take_at_most_n_times_as_long_as_one(results: dict[str, CaseResult]) -> None:
     """An engine is never idle, so nothing but wasted work or a lost cache goes beyond; bandwidth and prefill do not."""
-    for name in ("fp8 KV", "bf16 KV", "first piece, bf16 KV, prefix cache", "14B, bf16 KV"):
+    for name in ("32B, fp8 KV", "32B, bf16 KV", "32B, by piece, prefix cache", "14B"):
         for latency in results[name].free:
             assert latency.e2e_s <= 1.03 * latency.concurrency * results[name].parts.alone_s
 
@@ -44,7 +44,7 @@ def test_the_parts_sum_up_to_the_whole(results: dict[str, CaseResult]) -> None:
 
 def test_three_caches_fit_in_fp8_and_not_in_bf16(results: dict[str, CaseResult]) -> None:
     """Of the 32B model: so memory adds nothing in FP8, and in BF16 requests wait for it even without preemption."""
-    narrow, wide = results["fp8 KV"], results["bf16 KV"]
+    narrow, wide = results["32B, fp8 KV"], results["32B, bf16 KV"]
 
     assert 0.20 <= narrow.kv_use <= 0.30
     assert wide.kv_use > 0.5
@@ -55,7 +55,7 @@ def test_three_caches_fit_in_fp8_and_not_in_bf16(results: dict[str, CaseResult])
 
 def test_letting_prompts_in_by_their_first_piece_collapses(results: dict[str, CaseResult]) -> None:
     """Where preempted prompts are dropped whole, two requests are already 13 times as slow; held at 1 none is."""
-    wasteful = results["first piece, bf16 KV, budget 2048"]
+    wasteful = results["32B, by piece, budget 2048"]
 
     assert REPORTED[0] < wasteful.parts.inflation < REPORTED[1]
     assert wasteful.free[1].e2e_s > 10.0 * wasteful.parts.alone_s
@@ -69,7 +69,7 @@ def test_letting_prompts_in_by_their_first_piece_collapses(results: dict[str, Ca
 
 def test_a_kept_prefix_makes_the_same_admission_harmless(results: dict[str, CaseResult]) -> None:
     """What a preempted prompt had is still there when it comes back, so nothing is computed twice."""
-    kept = results["first piece, bf16 KV, prefix cache"]
+    kept = results["32B, by piece, prefix cache"]
 
     assert kept.free[2].preemptions > 0
     assert kept.parts.inflation < 1.03 * COMPARED
@@ -78,7 +78,7 @@ def test_a_kept_prefix_makes_the_same_admission_harmless(results: dict[str, Case
 
 def test_demand_that_goes_on_grows_a_queue_whatever_the_cap(results: dict[str, CaseResult]) -> None:
     """Three in the time of one, for twenty minutes: no cap helps against more work than an engine can do."""
-    result = results["fp8 KV"]
+    result = results["32B, fp8 KV"]
 
     assert result.steady.free_s > 10.0 * result.parts.alone_s
     assert result.steady.held_s > result.steady.free_s

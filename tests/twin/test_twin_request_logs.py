@@ -239,9 +239,27 @@ def test_an_unpublished_log_says_what_was_assumed() -> None:
     requests = tuple(asked(30, rate_rps=1.0))
     known = deployment_of(RequestLog(gpu="H100 SXM", model="Qwen3-14B", requests=requests))
 
-    assert ("cap: 256 requests assumed", "one rank assumed") == (known.sources[0], known.sources[2])
+    assert "cap: 256 requests assumed" == known.sources[0]
+    assert known.sources[2].startswith("tensor parallel 1 assumed")
     with pytest.raises(Rejected, match="gpu takes one of"):
         deployment_of(RequestLog(gpu="abacus", model="Qwen3-14B", requests=requests))
+
+
+def test_an_unpublished_model_that_one_gpu_cannot_hold_is_spread_over_more() -> None:
+    """The fewest GPUs that hold the weights are assumed, and said so."""
+    log = RequestLog(gpu="RTXPRO6000", model="Llama-3.1-70B", requests=tuple(asked(30, rate_rps=1.0)))
+
+    assert 2 == deployment_of(log).deployment.engine.tensor_parallel
+
+
+def test_a_log_of_what_the_twin_does_not_know_is_left_out_and_counted(tmp_path: Path) -> None:
+    """An unknown GPU ends nothing: its requests are counted with the reason."""
+    section = REQUESTS.section([saved([CELLS | {"gpu": "abacus"}] * 40, tmp_path / "log.parquet")], None)
+
+    ((reason, count),) = section.left_out.items()
+    assert 40 == count
+    assert "gpu takes one of" in reason
+    assert not section.groups
 
 
 def test_a_search_ends_at_the_least_within_its_bounds() -> None:

@@ -1,5 +1,6 @@
 """The library: each scenario is sound, says what it is for, plays from the bundled data, and is found where it lies."""
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_each_plays(name: str) -> None:
     assert sorted(outcome.request.id for outcome in outcomes) == list(range(fleet.arrived))
     assert {outcome.status for outcome in outcomes} <= {Status.FINISHED, Status.OPEN}
     assert {str(pool.pool) for pool in scenario.pools} >= {str(outcome.pool) for outcome in outcomes}
+
+
+def test_the_page_lists_the_library() -> None:
+    """Each with its title and what stands in its own comment; otherwise run `scripts/measure_scenarios.py`."""
+    page = (ROOT / "docs" / "scenarios.md").read_text()
+    for name in NAMES:
+        text = library.find_scenario(name).read_text()
+        found = re.search(r"# Measured without control: load (.*); objectives met (.*)\.\n", text)
+        assert found is not None, name
+        assert f"| `{name}` | {load_scenario(name).title} | {found[1]} | {found[2]} |" in page
 
 
 def test_an_installed_package_has_the_library_too() -> None:

@@ -172,7 +172,7 @@ def test_a_policy_is_inline_a_preset_or_a_file(tmp_path: Path) -> None:
     assert ((tmp_path / "p.yaml").read_text(), "x") == (filed.policy, filed.lanes[0].lane)
 
     (tmp_path / "p.yaml").write_text("version: 1\nlanes: {x: {ttft: 1}}\n")
-    with pytest.raises(InvalidScenario, match=r"p\.yaml:2:18: '1' is not a duration"):
+    with pytest.raises(InvalidScenario, match=r"p\.yaml:2:19: '1' is not a duration"):
         read_scenario(tmp_path / "s.yaml")
 
 

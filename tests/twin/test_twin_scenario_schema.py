@@ -64,20 +64,17 @@ def agree(form: Form, text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    number=st.one_of(st.integers(-5, 120), st.floats(-2, 120).map(lambda value: round(value, 2))),
+    number=st.one_of(st.integers(-5, 120), st.floats(-2, 120).map(lambda value: round(value, 2) + 0.0)),
     unit=st.sampled_from(["", "%", "s", "ms", "min", "h", "d", " s", " %"]),
 )
 def test_values_are_judged_alike(number: float, unit: str) -> None:
     """Numbers with all kinds of units, where a duration, a share or a number is wanted."""
     text = f"{number}{unit}"
-    for form in (
-        Duration(),
-        Duration(signed=True),
-        Number(0, 100),
-        Number(0, 100, whole=True),
-        Number(1, 9, above=True),
-    ):
+    for form in (Duration(), Duration(signed=True), Number(0, 100), Number(1, 9, above=True)):
         agree(form, text)
+    # To JSON schema 1.0 is a whole number; to the reader it is none.
+    if isinstance(number, int) or number % 1.0:
+        agree(Number(0, 100, whole=True), text)
     if unit != " %":
         agree(Share(), text)
         agree(Share(above=True), text)

@@ -57,6 +57,13 @@ def test_the_bundled_traces_are_what_their_readme_says() -> None:
             assert f"`{path.name}` ({open_trace(path).requests:,} requests" in page
 
 
+def test_batches_of_equal_arrivals_were_spread_out() -> None:
+    """No two bundled Mooncake requests arrive at once, though its publisher stamped them in batches."""
+    arrivals = [draft[0] for draft in played(find_trace("mooncake_conversation", Path()), most=5000)]
+
+    assert 2714 == len(arrivals) == len(set(arrivals))
+
+
 def test_csv_and_parquet_of_the_same_rows_are_the_same_trace(tmp_path: Path) -> None:
     """Packed or not, in one group or several: the same drafts, with sessions, turns and prefixes."""
     text = (

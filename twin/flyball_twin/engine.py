@@ -13,12 +13,13 @@ from dataclasses import replace
 
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, Incarnation
-from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, KnobClass, KnobKind, KnobSpec, Setting, Value
+from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, KnobSpec, Setting, Value
 from flyball_twin.counters import Counters
+from flyball_twin.engine_knobs import known_variant, live_knobs, restart_variant, variant_knob
 from flyball_twin.leaping import Line, Stretch, lines_of, point
-from flyball_twin.physics import BLOCK_TOKENS, VARIANTS, Chunk, EngineModel, GpuCondition
+from flyball_twin.physics import BLOCK_TOKENS, HEALTHY, VARIANTS, Chunk, EngineModel, GpuCondition
 from flyball_twin.scheduler import Batch
-from flyball_twin.scheduling import Scheduling
+from flyball_twin.scheduling import AS_VLLM, Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 
@@ -26,9 +27,6 @@ NEVER = float("inf")
 
 Done = Callable[[list[Sequence]], None]
 """Told of the sequences that a step finished."""
-
-AS_VLLM = Scheduling()
-HEALTHY = GpuCondition()
 
 
 class Engine:
@@ -70,14 +68,12 @@ class Engine:
         self._stretch = Stretch()
         self._caught = self._stepping = self._resident = 0
         self._starts = 0
-        self._live = _live_knobs(model)
+        self._live = live_knobs(model)
         self._safe_variant = self._next_variant = variant
         self._launch(variant)
 
     def _launch(self, variant: str) -> None:
-        if variant not in VARIANTS:
-            raise Rejected(f"variant takes one of {', '.join(VARIANTS)}, not {variant!r}")
-        self.variant = variant
+        self.variant = known_variant(variant)
         self._starts += 1
         self.incarnation = Incarnation(f"{self.id}-{self._life}{self._starts}")
         self.max_active_requests = self.model.max_active_requests
@@ -136,14 +132,7 @@ class Engine:
 
     def knobs(self) -> tuple[KnobSpec, ...]:
         """The knobs it has, with bounds; the safe variant is the one it was made with."""
-        choice = KnobSpec(
-            name=VARIANT,
-            knob_class=KnobClass.RESTART,
-            kind=KnobKind.CHOICE,
-            safe=self._safe_variant,
-            choices=tuple(VARIANTS),
-        )
-        return (*self._live, choice)
+        return (*self._live, variant_knob(self._safe_variant))
 
     def settings(self) -> Setting:
         """The effective value of every knob."""
@@ -323,20 +312,10 @@ class Engine:
         """
         if not self._up:
             raise Rejected(f"{self.id} {'relaunches' if self.ready_at_s != NEVER else 'is down'} already")
-        self._next_variant = self._restart_variant(values)
+        self._next_variant = restart_variant(values, self.variant, self.id)
         lost = self.die(now_s)
         self.ready_at_s = now_s + self.model.cold_start_s
         return tuple(sequence.request for sequence in lost)
-
-    def _restart_variant(self, values: Setting) -> str:
-        variant = self.variant
-        for name, value in values.items():
-            if name != VARIANT:
-                raise Rejected(f"{name} is not a restart knob of {self.id}")
-            if not isinstance(value, str) or value not in VARIANTS:
-                raise Rejected(f"variant takes one of {', '.join(VARIANTS)}, not {value!r}")
-            variant = value
-        return variant
 
     def relaunch(self) -> None:
         """The relaunch is through: a new incarnation takes requests."""
@@ -396,32 +375,3 @@ class Engine:
         ended, share = stretch.share_by(now_s)
         before = stretch.after_s(ended) - stretch.waiting_s(ended)
         return self.busy_s + before + share * (stretch.after_s(ended + 1) - stretch.waiting_s(ended + 1) - before)
-
-
-def _live_knobs(model: EngineModel) -> tuple[KnobSpec, ...]:
-    """The live knobs of an engine that was started like that, which are its ceilings too."""
-    requests, tokens = model.max_active_requests, model.max_batched_tokens
-    # Never below what all running decodes need, so that each gets its token.
-    least = requests * (1 + model.draft_tokens)
-    if not 0 < least <= tokens:
-        raise Rejected(f"{requests} requests need a budget of {least} tokens a step at least, not {tokens}")
-    return (
-        KnobSpec(
-            name=BATCH_CAP,
-            knob_class=KnobClass.LIVE,
-            kind=KnobKind.INTEGER,
-            safe=requests,
-            minimum=1,
-            maximum=requests,
-            unit="requests",
-        ),
-        KnobSpec(
-            name=TOKEN_BUDGET,
-            knob_class=KnobClass.LIVE,
-            kind=KnobKind.INTEGER,
-            safe=tokens,
-            minimum=least,
-            maximum=tokens,
-            unit="tokens",
-        ),
-    )

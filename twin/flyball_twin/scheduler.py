@@ -6,7 +6,9 @@ admitted if its whole sequence fits the free blocks (vLLM's `scheduler_reserve_f
 although only the chunk's blocks are taken. When blocks run out, the latest admitted
 sequence (by priority: the least urgent) is preempted: its cache is dropped, and it is
 computed again from the front of the queue. A lowered request cap drains; it evicts nobody.
-What other engines do otherwise stands in `scheduling`.
+(vLLM hands out the budget in the order of admission; as that lets the oldest prefill through first, it differs
+only where one is held back by `long_prefill_tokens` and the budget is short.) What other engines do otherwise
+stands in `scheduling`.
 
 A step in which nothing joins or leaves costs a handful of additions, whatever the batch
 size; and since the next step would be scheduled like it, `plan` says how many such steps
@@ -20,13 +22,11 @@ from math import ceil
 
 from flyball_twin.kv import PagedKv, blocks_for
 from flyball_twin.prefix_cache import RUN_BLOCKS, PrefixCache, Run
-from flyball_twin.scheduling import BatchPolicy, Scheduling
+from flyball_twin.scheduling import AS_VLLM, BatchPolicy, Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.speculation import tokens_per_step
 from flyball_twin.waiting import ByPriority, urgency
 from flyball_twin.workload import PREFIX_TOKENS
-
-AS_VLLM = Scheduling()
 
 
 class Batch:

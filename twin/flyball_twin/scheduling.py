@@ -37,3 +37,7 @@ class Scheduling:
     prefix_cache: bool = False
     draft_acceptance: float = 0.0
     """Chance that a proposed token is accepted, given that those before it were."""
+
+
+AS_VLLM = Scheduling()
+"""vLLM V1 as it starts by itself."""

@@ -7,6 +7,7 @@ It refuses a file that is not of this form, and knows nothing of interpolation.
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +134,22 @@ def write_kernel_file(file: Path, kernels: KernelFile) -> None:
                 np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), allow_pickle=False)
 
 
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What the readers of archives and arrays raise for files that are damaged, or encrypted, or something else."""
+
+
 def read_kernel_file(file: Path) -> KernelFile:
     """Read a kernel file. Raises `Rejected` if there is none, or none of this form."""
     try:
@@ -147,8 +164,8 @@ def read_kernel_file(file: Path) -> KernelFile:
         raise
     except OSError as error:
         raise Rejected(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise Rejected(f"{file} is no kernel file: {error}") from error
+    except _DAMAGE as error:
+        raise Rejected(f"{file} is no kernel file: {' '.join(str(error).split())}") from error
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> KernelFile:
@@ -161,6 +178,8 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> KernelFile:
         if part in parts:
             key, _, name = rest.rpartition(":")
             parts[part].setdefault(key, {})[name] = array
+    if not isinstance(head["gpu"], str) or not isinstance(head["datasheet"], dict):
+        raise TypeError("its head names no GPU")
     return KernelFile(
         gpu=head["gpu"],
         sources=tuple(head["sources"]),
@@ -210,4 +229,7 @@ def _grid(array: NDArray[np.generic]) -> Grid:
 def _codes(array: NDArray[np.generic], *shape: int) -> Codes:
     if array.shape != shape or array.dtype != np.int16:
         raise ValueError(f"its codes are {array.dtype} of {array.shape}, not 16-bit numbers of {shape}")
-    return array.astype(np.int16)
+    codes = array.astype(np.int16)
+    if not (codes.reshape(shape[0], -1) != MISSING).any(axis=1).all():
+        raise ValueError("a part of a table is empty")
+    return codes

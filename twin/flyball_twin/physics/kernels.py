@@ -211,12 +211,15 @@ class Kernels:
         table, codes, scale = found
         seconds = decode(codes)
         lengths = table.lengths.astype(np.float64)
-        alone, more = seconds[0], np.empty_like(seconds[0])
+        measured = ~np.isnan(seconds).all(axis=0)
+        seconds, lengths, batches = seconds[:, measured], lengths[measured], table.batches.astype(np.float64)
+        alone, more = np.empty_like(lengths), np.empty_like(lengths)
         for at in range(lengths.size):
             there = np.flatnonzero(~np.isnan(seconds[:, at]))
-            last = int(there[-1])
-            batch = float(table.batches[last])
-            more[at] = (seconds[last, at] - alone[at]) / (batch - 1.0) if batch > 1.0 else alone[at]
+            few, many = int(there[0]), int(there[-1])
+            alone[at] = seconds[few, at] / batches[few]
+            beside = max(batches[many] - 1.0, 1.0)
+            more[at] = (seconds[many, at] - alone[at]) / beside if batches[many] > 1.0 else alone[at]
         more = np.clip(more, 0.0, alone)
         floor = float(alone.min())
         return PrefillCurve(lengths=lengths, alone_s=floor + (alone - floor) * scale, more_s=more * scale)
@@ -317,7 +320,7 @@ def _extended(seconds: Array, lengths: Array) -> Array:
         last = int(there[-1])
         before = int(there[max(0, there.size - 2)])
         step = lengths[last] - lengths[before]
-        slope = max(0.0, (row[last] - row[before]) / step) if step > 0.0 else 0.0
+        slope = max(0.0, (row[last] - row[before]) / step) if step > 0.0 else row[last] / lengths[last]
         row[last + 1 :] = row[last] + slope * (lengths[last + 1 :] - lengths[last])
         gone = np.isnan(row)
         row[gone] = np.interp(lengths[gone], lengths[~gone], row[~gone])

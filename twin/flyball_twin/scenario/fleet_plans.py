@@ -137,6 +137,9 @@ class FleetPlanner:
             registries.model_of(entry.get("model"), self._reader.folder)
         except Rejected as error:
             self._reader.fault(entry.at("model"), str(error))
+        gpu = entry.get("gpu")
+        if gpu.endswith(registries.KERNEL_FILE) and not (self._reader.folder / gpu).is_file():
+            self._reader.fault(entry.at("gpu"), f"there is no file {self._reader.folder / gpu}")
         count = entry.get("count", 1)
         if len(self._engines) + count > MOST_ENGINES:
             self._reader.fault(entry.at("count"), f"at most {MOST_ENGINES} engines are in a scenario")
@@ -150,7 +153,7 @@ class FleetPlanner:
                 self._reader.fault(entry.at("name"), f"there is an engine {name!r} already")
             plan = EnginePlan(
                 engine=EngineId(name),
-                gpu=entry.get("gpu"),
+                gpu=gpu,
                 model=entry.get("model"),
                 variant=entry.get("variant", "flash_attn"),
                 node=entry.get("node", f"node-{self._gpus // GPUS_PER_NODE}"),

@@ -67,7 +67,9 @@ class EnginePage(Collector):
             over.add_metric((*self._values, reason), number)
         yield over
         # Zero where it is switched off, as vLLM's: nothing is ever asked of it.
-        yield self._counter("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache.", counters.prefix_queries)
+        yield self._counter(
+            "vllm:prefix_cache_queries", "Tokens looked up in the prefix cache.", counters.prefix_queries
+        )
         yield self._counter("vllm:prefix_cache_hits", "Tokens found in the prefix cache.", counters.prefix_hits)
         text = "Estimated bytes read from HBM."
         yield self._counter("vllm:estimated_read_bytes_per_gpu", text, counters.read_bytes)

@@ -67,19 +67,20 @@ class Case:
         return Scheduling(reserve_prompt=self.reserve_prompt, prefix_cache=self.prefix_cache)
 
 
-_WASTEFUL = Case(name="first piece, bf16 KV", model="qwen3-32b", kv_cache="bf16", reserve_prompt=False)
+_WASTEFUL = Case(name="by piece", model="qwen3-32b", kv_cache="bf16", reserve_prompt=False)
 CASES = (
-    Case(name="fp8 KV", model="qwen3-32b", kv_cache="fp8"),
-    Case(name="bf16 KV", model="qwen3-32b", kv_cache="bf16"),
-    replace(_WASTEFUL, name="first piece, bf16 KV, prefix cache", prefix_cache=True),
-    replace(_WASTEFUL, name="first piece, bf16 KV, budget 2048", max_batched_tokens=2048),
-    replace(_WASTEFUL, name="first piece, bf16 KV, budget 8192"),
-    Case(name="same document, bf16 KV", model="qwen3-32b", kv_cache="bf16", prefix_cache=True, same_document=True),
-    Case(name="14B, bf16 KV", model="qwen3-14b", kv_cache="bf16"),
-    Case(name="14B, first piece, bf16 KV", model="qwen3-14b", kv_cache="bf16", reserve_prompt=False),
+    Case(name="32B, fp8 KV", model="qwen3-32b", kv_cache="fp8"),
+    Case(name="32B, bf16 KV", model="qwen3-32b", kv_cache="bf16"),
+    replace(_WASTEFUL, name="32B, by piece, prefix cache", prefix_cache=True),
+    replace(_WASTEFUL, name="32B, by piece, budget 2048", max_batched_tokens=2048),
+    replace(_WASTEFUL, name="32B, by piece, budget 8192"),
+    Case(name="32B, same document", model="qwen3-32b", kv_cache="bf16", prefix_cache=True, same_document=True),
+    Case(name="14B", model="qwen3-14b", kv_cache="bf16"),
+    Case(name="14B, by piece", model="qwen3-14b", kv_cache="bf16", reserve_prompt=False),
 )
-"""`first piece`: vLLM before `scheduler_reserve_full_isl` (vllm-project/vllm#37307) let a request in as soon as the
-first piece of its prompt fitted. A prefix cache, which keeps what a preempted request had, makes that harmless."""
+"""All but the first with a cache in BF16. `by piece`: before `scheduler_reserve_full_isl` (vllm-project/vllm#37307)
+vLLM let a request in as soon as the first piece of its prompt fitted. A prefix cache, which keeps what a preempted
+request had, makes that harmless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

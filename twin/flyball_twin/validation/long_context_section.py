@@ -40,8 +40,9 @@ def long_context_section(pictures: Path | None) -> Section:
         grids=[_latencies(results), _parts(results)],
         notes=(
             f"Reported: {REPORTED[0]:g} to {REPORTED[1]:g} times the latency of one, at {COMPARED} requests at once.",
-            f"`steadily`: {COMPARED} in the time that one takes alone, for {STEADY_S / 60:g} minutes; cap free / held at 1.",
-            "Nothing is fitted. `first piece`: a request is let in as soon as the first piece of its prompt fits.",
+            f"`steadily`: {COMPARED} in the time of one alone, for {STEADY_S / 60:g} minutes; cap free / held at 1.",
+            f"`left`: what the parts leave of the least that was reported, {REPORTED[0]:g}x.",
+            "Nothing is fitted. `by piece`: requests are let in as soon as the first piece of their prompt fits.",
         ),
     )
 
@@ -70,7 +71,7 @@ def _latencies(results: Sequence[CaseResult]) -> Grid:
     ]
     return Grid(
         title="Long context: median latency in seconds, cap free / held at 1, by requests at once",
-        heads=("case", "cache used by one", *map(str, CONCURRENCIES)),
+        heads=("case", "KV of one", *map(str, CONCURRENCIES)),
         rows=rows,
     )
 
@@ -89,5 +90,5 @@ def _parts(results: Sequence[CaseResult]) -> Grid:
         ]
         for result in results
     ]
-    heads = ("case", "alone", "bandwidth", "prefill", "memory", "in all", "unexplained", "steadily")
+    heads = ("case", "alone", "bandwidth", "prefill", "memory", "in all", "left", "steadily")
     return Grid(title=f"Long context: where the seconds of {COMPARED} at once come from", heads=heads, rows=rows)

@@ -30,6 +30,8 @@ class TableFile:
 class Report:
     """What validating some files came to."""
 
+    kinds: Sequence[str]
+    """All kinds that there are, in their order."""
     files: Sequence[TableFile]
     sections: Sequence[Section]
 
@@ -41,13 +43,14 @@ class Report:
             score.update(section.score)
             for reason, count in section.left_out.items():
                 left_out[reason] = left_out.get(reason, 0) + count
+        details = {section.kind: section.details for section in self.sections}
         return {
             "schema": SCHEMA,
             "files": [{"file": file.path.name, "kind": file.kind, "rows": file.rows} for file in self.files],
             "groups": [_group(group) for section in self.sections for group in section.groups],
             "score": score,
             "left_out": left_out,
-            **{section.kind: section.details for section in self.sections if section.details},
+            **{kind: details.get(kind) for kind in self.kinds},
         }
 
 
@@ -69,7 +72,7 @@ def validate(files: Sequence[Path], pictures: Path | None = None, kinds: Sequenc
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     sections = [kind.section(of_kind[kind.name], pictures) for kind in kinds if kind.name in of_kind]
-    return Report(files=known, sections=sections)
+    return Report(kinds=[kind.name for kind in kinds], files=known, sections=sections)
 
 
 def _group(group: Group) -> dict[str, object]:

@@ -18,6 +18,9 @@ DEFAULT_ACTIVE = 256
 LARGE_BYTES = 70 * 2**30
 LARGE_BUDGET, SMALL_BUDGET = 8192, 2048
 """vLLM's defaults: its token budget depends on whether the GPU has 70 GiB."""
+WEIGHTS_SHARE = 0.75
+"""Of a GPU's memory that weights may take, for what else has to fit."""
+LARGEST_NODE = 8
 FLAT_POINTS = 3
 """Seconds for which `running` has to stand at its height to count as capped."""
 BY_CHANCE = 0.02
@@ -32,20 +35,20 @@ class Published:
     """What the publisher of a log says about how it was taken."""
 
     max_active_requests: int
-    max_batched_tokens: int
-    memory_share: float
+    max_batched_tokens: int = 2048
+    tensor_parallel: int = 1
     ranks: int = 1
+    """Data-parallel."""
 
 
 PUBLISHED: dict[LogKey, Published] = {
-    ("RTX4090", "Llama-3.1-8B"): Published(max_active_requests=256, max_batched_tokens=2048, memory_share=0.90),
-    ("RTXPRO6000", "Llama-3.1-8B"): Published(max_active_requests=128, max_batched_tokens=2048, memory_share=0.92),
-    ("RTXPRO6000", "Qwen3-30B-A3B-Instruct-2507"): Published(
-        max_active_requests=128, max_batched_tokens=2048, memory_share=0.92, ranks=2
-    ),
+    ("RTX4090", "Llama-3.1-8B"): Published(max_active_requests=256),
+    ("RTXPRO6000", "Llama-3.1-8B"): Published(max_active_requests=128),
+    ("RTXPRO6000", "Qwen3-32B"): Published(max_active_requests=128, tensor_parallel=2),
+    ("RTXPRO6000", "Qwen3-30B-A3B-Instruct-2507"): Published(max_active_requests=128, ranks=2),
 }
 """`bench/examples/*/vllm/meta.json` of casys-kaist/LLMServingSim: `max_num_seqs`, `max_num_batched_tokens`,
-`gpu_memory_utilization`, `data_parallel_size`. All have asynchronous scheduling and chunked prefill."""
+`tensor_parallel_size`, `data_parallel_size`. All are vLLM 0.19, which schedules asynchronously and in chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +64,15 @@ def deployment_of(log: RequestLog) -> Known:
     published = PUBLISHED.get((log.gpu, log.model))
     seen = [point for point in log.telemetry if point.at_s <= _first_third_s(log)]
     if published is not None:
-        found, sources = published, ["cap, budget and memory share as published"]
+        found, sources = published, ["cap, budget and ranks as published"]
     else:
         found, sources = _assumed(log)
     engine = EngineModel(
         gpu=gpu_named(log.gpu),
         model=_on_one_rank(model_named(log.model), found.ranks),
+        tensor_parallel=found.tensor_parallel,
         max_active_requests=found.max_active_requests,
         max_batched_tokens=found.max_batched_tokens,
-        memory_share=found.memory_share,
     )
     blocks = blocks_seen([point.kv_share for point in seen])
     if blocks is None:
@@ -88,9 +91,22 @@ def _first_third_s(log: RequestLog) -> float:
 def _assumed(log: RequestLog) -> tuple[Published, list[str]]:
     cap = cap_seen(log.telemetry)
     budget = LARGE_BUDGET if gpu_named(log.gpu).hbm_bytes >= LARGE_BYTES else SMALL_BUDGET
+    gpus = _least_gpus(log)
     said = f"{cap} requests where `running` stays flat" if cap else f"{DEFAULT_ACTIVE} requests assumed"
-    found = Published(max_active_requests=cap or DEFAULT_ACTIVE, max_batched_tokens=budget, memory_share=0.9)
-    return found, [f"cap: {said}", f"budget: {budget} tokens assumed, vLLM's default", "one rank assumed"]
+    found = Published(max_active_requests=cap or DEFAULT_ACTIVE, max_batched_tokens=budget, tensor_parallel=gpus)
+    return found, [
+        f"cap: {said}",
+        f"budget: {budget} tokens assumed, vLLM's default",
+        f"tensor parallel {gpus} assumed: the fewest GPUs that hold the weights",
+    ]
+
+
+def _least_gpus(log: RequestLog) -> int:
+    gpu, model = gpu_named(log.gpu), model_named(log.model)
+    gpus = 1
+    while gpus < LARGEST_NODE and model.weight_bytes_in("bf16") / gpus > WEIGHTS_SHARE * gpu.hbm_bytes:
+        gpus *= 2
+    return gpus
 
 
 def cap_seen(points: Sequence[TelemetryPoint]) -> int | None:

@@ -92,7 +92,7 @@ class RequestTables:
     def section(self, files: Sequence[Path], pictures: Path | None) -> Section:
         """Validate every log in the files. Raises `Rejected` for telemetry without a log, besides."""
         left_out: dict[str, int] = {}
-        results = [validated(log) for log in _logs(files, left_out)]
+        results = [validated(log) for log in _logs(files, left_out) if not _unknown(log, left_out)]
         if pictures is not None:
             from flyball_twin.validation.pictures import draw_request_log
 
@@ -194,6 +194,17 @@ def _logs(files: Sequence[Path], left_out: dict[str, int]) -> list[RequestLog]:
     return [replace(log, telemetry=telemetry.get((log.gpu, log.model), ())) for log in logs]
 
 
+def _unknown(log: RequestLog, left_out: dict[str, int]) -> bool:
+    """Whether the twin does not know the log's GPU or model; then its requests are left out and counted."""
+    try:
+        deployment_of(log)
+    except Rejected as problem:
+        reason = f"request log of {log.gpu}, {log.model}: {problem}"
+        left_out[reason] = left_out.get(reason, 0) + len(log.requests)
+        return True
+    return False
+
+
 def _groups(result: LogResult) -> list[Group]:
     log = result.log
     return [
@@ -243,12 +254,11 @@ def _grid(results: Sequence[LogResult]) -> Grid:
                     f"{name}: {label}",
                     _percent(part.prefill),
                     _percent(part.tpot),
-                    _percent(part.service),
                     _percent(part.queue),
                     f"{part.queue_p50_s:.2f} / {part.queue_p90_s:.2f} s",
                 ]
             )
-    heads = ("log", "first token", "per token", "service", "waits", "all waits")
+    heads = ("log", "first token", "per token", "waits", "all waits")
     return Grid(title="Request logs: absolute error, median / 90th percentile (bias)", heads=heads, rows=rows)
 
 

@@ -152,7 +152,7 @@ class Silicon:
             details={
                 "ttft_left_out": {WAITS_FOR_KV: waiting},
                 "held_out": [_held_out_line(key, scored, fitted, constants[key]) for key in constants],
-                "constants": {backend: asdict(values) for backend, values in shipped.items()},
+                "constants": [{"backend": backend, "values": asdict(values)} for backend, values in shipped.items()],
             },
             grids=(_grid(groups), _held_out_grid(scored, fitted)),
             notes=(
