@@ -1,8 +1,8 @@
 """Cut the bundled traces out of the developer set, byte for byte the same each time.
 
-Run as `python scripts/cut_traces.py [FOLDER]`, where FOLDER holds the Parquet files of the
-developer set (default: `../shared/data/traces` beside the repository). It needs pyarrow, and
-writes into `twin/flyball_twin/data/`. What is cut:
+Run as `python scripts/cut_traces.py [FOLDER [TARGET]]`, where FOLDER holds the Parquet files
+of the developer set (default: `../shared/data/traces` beside the repository). It needs
+pyarrow, and writes into TARGET (default: `twin/flyball_twin/data/`). What is cut:
 
 * `azure2023_conv_h1.csv.gz`, `azure2023_code_h1.csv.gz`: all of those files. Arrivals are
   rounded to 0.1 ms.
@@ -114,32 +114,31 @@ def sessions(path: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def write(name: str, rows: list[Row], digits: int = 4) -> None:
+def write(target: Path, name: str, rows: list[Row], digits: int = 4) -> None:
     """A trace; prefixes where any row has one."""
     prefixes = any(row[3] for row in rows)
     header = [*LENGTHS, "prefix_hashes"] if prefixes else LENGTHS
-    _write(name, header, [[f"{row[0]:.{digits}f}", *row[1 : len(header)]] for row in rows])
+    _write(target / f"{name}.csv.gz", header, [[f"{row[0]:.{digits}f}", *row[1 : len(header)]] for row in rows])
 
 
-def write_sessions(name: str, rows: list[dict[str, Any]]) -> None:
+def write_sessions(target: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Recorded sessions: a hole is an empty cell, a time has no more digits than it was given."""
     cells = [["" if row[column] is None else _plain(row[column]) for column in CHAIN] for row in rows]
-    _write(name, CHAIN, cells)
+    _write(target / f"{name}.csv.gz", CHAIN, cells)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
-def _write(name: str, header: list[str], rows: Sequence[Sequence[object]]) -> None:
+def _write(path: Path, header: list[str], rows: Sequence[Sequence[object]]) -> None:
     """Gzip with neither time nor name in its header, so that the same rows give the same bytes."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    path = TARGET / f"{name}.csv.gz"
     path.write_bytes(gzip.compress(text.getvalue().encode("ascii"), compresslevel=9, mtime=0))
-    print(f"{path.relative_to(REPOSITORY)}: {len(rows)} requests, {path.stat().st_size} bytes")
+    print(f"{path.name}: {len(rows)} requests, {path.stat().st_size} bytes")
 
 
 def _there(path: Path) -> Path:
@@ -151,14 +150,14 @@ def _there(path: Path) -> Path:
 def main() -> None:
     """Cut all of them."""
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY.parent / "shared" / "data" / "traces"
-    TARGET.mkdir(parents=True, exist_ok=True)
+    target = Path(sys.argv[2]) if len(sys.argv) > 2 else TARGET
     for name in ("azure2023_conv_h1", "azure2023_code_h1"):
-        write(name, read(source / f"{name}.parquet"))
+        write(target, name, read(source / f"{name}.parquet"))
     long = read(source / "mooncake_conversation.parquet", prefixes=True)
-    write("mooncake_conversation", spread(long, MOONCAKE_S))
+    write(target, "mooncake_conversation", spread(long, MOONCAKE_S))
     week = read(source / "servegen_mlarge_week1_resampled.parquet")
-    write("servegen_mlarge_day", [row for row in week if row[0] < DAY_S][::DAY_EVERY], digits=1)
-    write_sessions("claude_code_sessions", sessions(source / "claude_code_agentic_sessions.parquet"))
+    write(target, "servegen_mlarge_day", [row for row in week if row[0] < DAY_S][::DAY_EVERY], digits=1)
+    write_sessions(target, "claude_code_sessions", sessions(source / "claude_code_agentic_sessions.parquet"))
 
 
 if __name__ == "__main__":

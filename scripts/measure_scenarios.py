@@ -2,15 +2,17 @@
 
 Run as `.venv/bin/python scripts/measure_scenarios.py [NAME...]`; without names it takes all, some minutes. Each is
 played ungoverned with its first seed, faults and all: that gives the share of arrivals whose objectives were met. Then
-its traffic is asked eight times as fast, faults left out, for 15 minutes at most: what the pool puts out from the third
-minute on is what it can do, and its load is what it is asked over that, in output tokens. Sessions that wait for their
-answers cannot be asked faster than that, so theirs is a lower bound of what can be done.
+its traffic is asked eight times as fast, faults left out, for 15 minutes at most: what a pool puts out after the first
+fifth of that is what it can do, and its load is what it is asked over that, in output tokens. Where streams follow each
+other, each stretch between their beginnings and ends is measured by itself. Sessions wait for their answers, so that
+what a pool of sessions can do is at least what was found.
 """
 
 import re
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from flyball_core.errors import Fatal
@@ -25,9 +27,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "scenarios.md"
 FASTER = 8.0
 LONGEST_S = 900.0
-SETTLED_S = 180.0
+SETTLED = 0.2
 SAID = "# Measured without control"
-BEGIN, END = "<!-- library: begin -->\n\n", "\n<!-- library: end -->"
+MARKED = re.compile(r"(<!-- library: begin -->\n\n).*?(<!-- library: end -->\n)", re.DOTALL)
 
 
 def faster(source: Source) -> Source:
@@ -55,29 +57,55 @@ def met(scenario: Scenario) -> float:
     return counts[True] / counts.total()
 
 
+def windows(scenario: Scenario) -> list[Scenario]:
+    """The scenario between any two times at which a stream begins or ends, each from its own zero, without faults."""
+    times = sorted({at_s for stream in scenario.streams for at_s in (stream.from_s, stream.to_s)})
+    found: list[Scenario] = []
+    for from_s, to_s in pairwise(times):
+        playing = [stream for stream in scenario.streams if stream.from_s <= from_s and to_s <= stream.to_s]
+        duration_s = min(to_s - from_s, LONGEST_S)
+        streams = tuple(replace(stream, from_s=0.0, to_s=duration_s) for stream in playing)
+        if streams:
+            found.append(replace(scenario, streams=streams, duration_s=duration_s, faults=(), phases=()))
+    return found
+
+
 def loads(scenario: Scenario) -> dict[str, float]:
     """What each pool is asked over what it can do."""
-    until_s = min(scenario.duration_s, LONGEST_S)
     put_out: Counter[str] = Counter()
+    settled_s = scenario.duration_s * SETTLED
 
     def record(outcome: Outcome) -> None:
-        if outcome.finished and outcome.ended_s >= SETTLED_S:
+        if outcome.finished and outcome.ended_s >= settled_s:
             put_out[outcome.pool] += outcome.request.output_tokens
 
     streams = tuple(replace(stream, source=faster(stream.source)) for stream in scenario.streams)
-    fleet = build_fleet(replace(scenario, streams=streams, faults=()), scenario.seeds[0], record)
-    fleet.run_until(until_s)
+    fleet = build_fleet(replace(scenario, streams=streams), scenario.seeds[0], record)
+    fleet.run_until(scenario.duration_s)
     return {
-        str(one.pool): one.output_tokens_per_s / (put_out[one.pool] / (until_s - SETTLED_S))
+        str(one.pool): one.output_tokens_per_s / (put_out[one.pool] / (scenario.duration_s - settled_s))
         for one in estimate(scenario)
+        if put_out[one.pool]
     }
+
+
+def load_words(scenario: Scenario) -> str:
+    """The loads of its pools, from the least to the greatest of its windows."""
+    found: dict[str, list[float]] = {}
+    for window in windows(scenario):
+        for pool, load in loads(window).items():
+            found.setdefault(pool, []).append(load)
+    words: list[str] = []
+    for pool, of_pool in found.items():
+        least, most = f"{min(of_pool):.0%}", f"{max(of_pool):.0%}"
+        words.append(f"{pool} " * (len(found) > 1) + (least if least == most else f"{least} to {most}"))
+    return ", ".join(words)
 
 
 def measure(name: str) -> None:
     """Measure one, and say it in its comment."""
     scenario = load_scenario(name)
-    found = [f"{pool} " * (len(scenario.pools) > 1) + f"{load:.0%}" for pool, load in loads(scenario).items()]
-    line = f"{SAID}: load {', '.join(found)}; objectives met {met(scenario):.0%}.\n"
+    line = f"{SAID}: load {load_words(scenario)}; objectives met {met(scenario):.0%}.\n"
     path = library.find_scenario(name)
     text = re.sub(rf"{SAID}.*\n", "", path.read_text())
     path.write_text(text.replace("version: 1\n", f"{line}version: 1\n", 1))
@@ -98,6 +126,5 @@ def rows() -> str:
 if __name__ == "__main__":
     for each in sys.argv[1:] or library.names():
         measure(each)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + rows() + END + after, encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKED.sub(lambda found: f"{found[1]}{rows()}\n{found[2]}", page), encoding="utf-8")

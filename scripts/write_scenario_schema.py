@@ -5,6 +5,7 @@ touches the schema and the marked part of the page, nothing else; whether they a
 """
 
 import json
+import re
 from pathlib import Path
 
 from flyball_twin.scenario.schema import schema, tables
@@ -12,10 +13,9 @@ from flyball_twin.scenario.schema import schema, tables
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCHEMA = REPOSITORY / "twin" / "scenarios" / "scenario.schema.json"
 PAGE = REPOSITORY / "docs" / "scenarios.md"
-BEGIN, END = "<!-- keys: begin -->\n\n", "<!-- keys: end -->"
+MARKED = re.compile(r"(<!-- keys: begin -->\n\n).*?(<!-- keys: end -->\n)", re.DOTALL)
 
 if __name__ == "__main__":
     SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + tables() + END + after, encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKED.sub(lambda found: f"{found[1]}{tables()}\n{found[2]}", page), encoding="utf-8")

@@ -5,7 +5,7 @@ is scaled up from a slice, and said to be. Nothing is promised here: the figures
 """
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -124,26 +124,12 @@ def twin_document(found: TwinSpeed) -> dict[str, Any]:
         "stepped_requests_per_s": round(median(ran.requests_per_s for ran in found.stepped), 1),
         "scored_requests_per_s": round(found.scored.requests_per_s, 1),
         "aims": AIMS,
-        "beats": [
-            {
-                "beat_s": beat_s,
-                "ms_per_beat": round(ran.cpu_s / ran.beats * 1e3, 3),
-                "week_s": round(ran.week_s, 1),
-                "slice_s": ran.slice_s,
-            }
-            for beat_s, (_, ran) in found.governed.items()
-        ],
+        "beats": [_beat(beat_s, ran) for beat_s, (_, ran) in found.governed.items()],
         "rss_mb": {
             "bare": _memory(*found.fleet),
             "controlled": _memory(*found.governed[BEATS_S[0]]),
         },
-        "single": {
-            "slice_s": round(found.leaping[0].slice_s, 1),
-            "requests": found.leaping[0].requests,
-            "turns": len(found.leaping),
-            "running": round(found.leaping[0].running, 2),
-            "busy_share": round(found.leaping[0].busy_share, 3),
-        },
+        "single": _single(found.leaping),
         "fleet": {"engines": ENGINES, "gpu": GPU, "model": MODEL, "nodes": 1, "slice_s": round(bare.slice_s, 1)},
         "trace": {
             "name": found.load.name,
@@ -153,6 +139,26 @@ def twin_document(found: TwinSpeed) -> dict[str, Any]:
         },
         "clock_over_cpu": round(sum(ran.clock_s for ran in every) / sum(ran.cpu_s for ran in every), 2),
         "machine": {"cpu": _cpu(), "python": platform.python_version()},
+    }
+
+
+def _beat(beat_s: float, ran: Ran) -> dict[str, float]:
+    return {
+        "beat_s": beat_s,
+        "ms_per_beat": round(ran.cpu_s / ran.beats * 1e3, 3),
+        "week_s": round(ran.week_s, 1),
+        "slice_s": ran.slice_s,
+    }
+
+
+def _single(turns: Sequence[Ran]) -> dict[str, float]:
+    first = turns[0]
+    return {
+        "slice_s": round(first.slice_s, 1),
+        "requests": first.requests,
+        "turns": len(turns),
+        "running": round(first.running, 2),
+        "busy_share": round(first.busy_share, 3),
     }
 
 

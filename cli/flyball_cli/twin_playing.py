@@ -17,7 +17,8 @@ from flyball_cli.live import PlainLines, Screen, Silent, View
 from flyball_core.errors import Rejected
 from flyball_core.knobs import VARIANT
 from flyball_log import Log, open_log
-from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
+from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings, Retention
+from flyball_log.interface import Topic
 from flyball_twin.fleet import Fleet
 from flyball_twin.life import UNGOVERNED, Frames, Life
 from flyball_twin.observing import Observed
@@ -28,6 +29,10 @@ from flyball_twin.scorecard import Scorecard
 
 PARTITIONS = 1
 """A simulated fleet needs no more, and one partition makes all its pools one story."""
+
+KEPT = Retention(max_bytes=256 << 20, max_age_s=float("inf"))
+KEPT_TOPICS = (Topic.INPUTS, Topic.DECISIONS)
+"""A day of a small fleet; of a longer run the log has the end, which replays from a checkpoint."""
 
 LOOKS_PER_BIN = 4
 """How often a bare fleet is looked at for each bin of its timeline."""
@@ -68,7 +73,7 @@ async def new_log(where: str, folder: Path, name: str) -> Log:
     """A new log: embedded in the folder, or fresh topics on a broker. Raises `Rejected` for another `where`."""
     if where == "embedded":
         # A simulation that loses power is run again; it need not wait for the disk.
-        settings = EmbeddedSettings(durability=Durability.OS)
+        settings = EmbeddedSettings(durability=Durability.OS, retention=dict.fromkeys(KEPT_TOPICS, KEPT))
         return EmbeddedLog.create(folder / "log", partitions=PARTITIONS, settings=settings)
     if not where.startswith("kafka://"):
         raise Rejected(f"--log {where}: say embedded, or kafka://HOST:PORT")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flyball_core.errors import Rejected
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -37,15 +39,14 @@ def validate(*, tables: tuple[Path, ...], long_context: bool, as_json: bool, out
     They may be end-to-end rows, request logs with telemetry, fleet logs, or Splitwise's. What cannot be compared is
     left out and counted. Exit code: 0 with a report, however far off the twin is; 2 for bad input.
     """
+    from flyball_twin.validation.long_context_section import NAME, long_context_section
     from flyball_twin.validation.report import validate as validated
 
     if not tables and not long_context:
-        raise click.UsageError("name a TABLE, or give --long-context")
+        raise Rejected("name a TABLE, or give --long-context")
     report = validated(tables, out)
-    if long_context:
-        from flyball_twin.validation.long_context_section import long_context_section
-
-        report = replace(report, sections=[*report.sections, long_context_section(out)])
+    built_in = [long_context_section(out)] if long_context else []
+    report = replace(report, kinds=[*report.kinds, NAME], sections=[*report.sections, *built_in])
     if as_json:
         click.echo(json.dumps(report.document(), indent=2))
     else:

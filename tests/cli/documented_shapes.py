@@ -24,6 +24,8 @@ _OPEN = frozenset(
         "assumed",
         "regime_s",
         "unfinished",
+        "left_out",
+        "ttft_left_out",
     }
 )
 """Keys under which there are names of the operator's own: of knobs, features, rules, targets; or what happened to occur."""

@@ -60,7 +60,7 @@ def _answers(file: KernelFile) -> None:
 
 
 def kernel_table(data: bytes) -> None:
-    """A table of kernel times as CSV, its first byte saying of which kind: refused, or it becomes a file that answers."""
+    """A table of kernel times as CSV, its first byte saying of which kind: refused, or made a file that answers."""
     kind = list(COLUMNS)[data[0] % len(COLUMNS)] if data else "gemm"
     with _file("table.csv", data[1:]) as file:
         try:

@@ -23,6 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "fuzz_doors": ("lanes", "twin_request", "gateway_door"),
     "fuzz_receivers": ("receiver",),
     "fuzz_identities": ("identities", "certificates"),
+    "fuzz_scenarios": ("scenario", "trace"),
     "fuzz_physics": ("kernel_file", "kernel_table", "model_config"),
 }
 """Where each target stands; a module is imported when one of its targets is asked for."""

@@ -312,3 +312,12 @@ def engines_of_a_scenario(bench: Bench) -> Answers:
     at, more = (SCENARIO.replace("COUNT", f"count: {count},") for count in (bench.limit - 1, bench.limit))
     path = bench.folder / "s.yaml"
     return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))
+
+
+@beyond("scenario-entries")
+def entries_of_a_scenario(bench: Bench) -> Answers:
+    """Streams that are all one, by an alias."""
+    stream = "{trace: azure2023_conv_h1}"
+    path, text = bench.folder / "s.yaml", SCENARIO.replace("COUNT", "")
+    at, more = (text.replace(stream, f"&s {stream}{', *s' * (count - 1)}") for count in (bench.limit, bench.limit + 1))
+    return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))

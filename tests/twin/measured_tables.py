@@ -17,3 +17,11 @@ def measured(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"the measured table {name} does not lie beside this checkout")
     return path
+
+
+def measured_trace(name: str) -> Path:
+    """The file of the trace `name` of the same set; skips the test that asks where it is absent."""
+    path = CALIBRATION.parent / "traces" / f"{name}.parquet"
+    if not path.is_file():
+        pytest.skip(f"the trace {name} does not lie beside this checkout")
+    return path

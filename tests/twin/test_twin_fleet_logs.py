@@ -8,7 +8,15 @@ import pytest
 from pyarrow.parquet import write_table
 
 from flyball_core.errors import InvalidDocument
-from flyball_twin.validation.fleet_logs import COLUMNS, FleetLog, knee_rps, medians, read_fleet_logs, steps_apart
+from flyball_twin.validation.fleet_logs import (
+    COLUMNS,
+    OPTIONAL,
+    FleetLog,
+    knee_rps,
+    medians,
+    read_fleet_logs,
+    steps_apart,
+)
 from flyball_twin.validation.fleet_replay import ROUTES, predict
 from flyball_twin.validation.fleet_section import FLEETS, NOT_KNOWN, PICTURE, completed_of
 from flyball_twin.validation.rows import rows_of
@@ -157,13 +165,28 @@ def test_users_who_come_back_are_answered_from_the_cache_if_they_are_routed_by_h
     assert drawn.ttft_s[0.4] > 0.5 * drawn.ttft_s[0.3]
 
 
+def test_a_gpu_without_kernel_tables_takes_its_speed_from_the_lowest_rate(tmp_path: Path) -> None:
+    """Then the unloaded median is met by that one constant, and what loading does to it is predicted."""
+    rows = [row | {"release": "v030", "ttft": 3.0} for row in loaded("naive", (0.1, 9.0), each=40)]
+    path = tmp_path / "fleet.parquet"
+    write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), path)
+    (log,) = read_fleet_logs(rows_of(path, COLUMNS, OPTIONAL))
+    predicted = predict(log, ROUTES["naive"], (0,))
+
+    assert ("v030 naive", "h20_sxm") == (log.name, predicted.gpu)
+    assert predicted.compute is not None
+    assert pytest.approx(3.0, rel=0.03) == predicted.ttft_s[0.1]
+    assert predicted.ttft_s[9.0] > 4.5
+
+
 @pytest.mark.timeout(300)
 def test_the_real_fleets_knees_are_met_within_one_step(tmp_path: Path) -> None:
     """For every variant of the real log that HAProxy could route like; the others are left out with their reasons."""
     section = FLEETS.section([measured("aibrix_fleet8_llama3.1-8b_requests_v021")], tmp_path)
     variants: Any = section.details["variants"]
 
-    assert sorted(ROUTES) == [variant["variant"] for variant in variants]
+    assert ["aibrix_naive_7", "naive", "ps_naive"] == [variant["variant"] for variant in variants]
+    assert all(variant["compute"] is None for variant in variants)
     assert all(variant["within_one"] for variant in variants)
     assert {2.9} == {variant["knee_measured_rps"] for variant in variants}
     assert 1585 + 2558 + 2557 == sum(section.left_out.values())

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from flyball_twin.physics.kernel_file import (
     write_kernel_file,
 )
 from flyball_twin.physics.kernels import AttentionShape
-from measured_tables import measured
+from measured_tables import CALIBRATION, measured
 
 TABLES = {"a100_sxm": "vllm0.14.0", "h100_sxm": "vllm0.24.0", "h200_sxm": "vllm0.24.0"}
+ROOT = Path(__file__).resolve().parents[2]
 ROUNDING = 0.0014
 """Half a step of the codes."""
 WITH_TABLES = pytest.mark.parametrize("gpu", sorted(TABLES))
@@ -332,3 +334,21 @@ def test_rows_that_cannot_be_read_are_refused() -> None:
         compile_gemm([gemm(1000 + at, 10_000 + at, 8 * at, 1.0) for at in range(1, 300)])
     with pytest.raises(Rejected, match="one length"):
         compile_attention([attention(8, 1, 64, 1.0)], "prefill")
+
+
+def test_the_bundled_file_is_what_the_script_makes_of_the_tables() -> None:
+    """Compiling the source tables of the A100 again gives every array of its bundled file."""
+    measured("aic_a100_sxm_vllm0.14.0_gemm_perf")
+    spec = spec_from_file_location("compile_kernels", ROOT / "scripts" / "compile_kernels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made, kept = script.compiled(CALIBRATION, "a100_sxm"), kernel_file_of(GPUS["a100_sxm"])
+
+    assert (made.gpu, made.sources, made.kernels) == (kept.gpu, kept.sources, kept.kernels)
+    for part in ("gemm", "decode", "prefill", "reduce"):
+        ours, theirs = getattr(made, part), getattr(kept, part)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert np.array_equal(ours[key].codes, theirs[key].codes)

@@ -6,7 +6,7 @@ import pytest
 
 from flyball_core.errors import InvalidDocument, Rejected
 from flyball_twin.validation.silicon_rows import Readings, read_rows
-from silicon_tables import a_row, silicon_table
+from harness.silicon_tables import a_row, silicon_table
 
 
 def readings(tmp_path: Path, *rows: dict[str, object]) -> Readings:
@@ -40,7 +40,10 @@ def test_a_row_says_what_was_measured(tmp_path: Path) -> None:
         ({"x_silicon_concurrency": None}, "no_concurrency"),
         ({"silicon_tpot_ms": None}, "not_measured"),
         ({"model_path": "meta-llama/Llama-3.1-70B-Instruct", "tp_size": 1.0}, "does_not_fit"),
-        ({"model_path": "Qwen/Qwen3-235B-A22B-FP8", "moe_quant_mode": "fp8", "moe_tp_size": 2.0}, "attention_data_parallel"),
+        (
+            {"model_path": "Qwen/Qwen3-235B-A22B-FP8", "moe_quant_mode": "fp8", "moe_tp_size": 2.0},
+            "attention_data_parallel",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_counted(tmp_path: Path, changed: dict[str, object], reason: str) -> None:
@@ -71,7 +74,7 @@ def test_a_row_under_another_models_name_is_dropped(tmp_path: Path) -> None:
     )
 
     assert {row.setting.model_path for row in found.rows} == {"deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-V3"}
-    assert dict(found.left_out) == {"copy_of_another_model": 1, "repeat": 0}
+    assert dict(found.left_out) == {"copy_of_another_model": 1}
 
 
 def test_the_same_numbers_in_two_sources_count_once(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ import yaml
 from flyball_core.errors import InvalidDocument
 from flyball_policies.strict_yaml import DocumentReader
 
+MOST_ENTRIES = 256
+"""Entries of a list or of a mapping by names; aliases would let a short document mean a long one."""
+
 Schema = dict[str, Any]
 Value = Any
 """What a document holds; the form knows which type."""
@@ -275,13 +278,14 @@ class ListOf:
         """The values; those that are wrong are left out, and kept as faults."""
         if not isinstance(node, yaml.SequenceNode):
             raise reader.wrong(node, f"expected a {self.wanted}", "write [a, b], or one on each line after `- `")
-        if len(node.value) < self.least:
-            raise reader.wrong(node, f"at least {self.least} is wanted")
+        if not self.least <= len(node.value) <= MOST_ENTRIES:
+            bound = f"at least {self.least} is" if len(node.value) < self.least else f"at most {MOST_ENTRIES} are"
+            raise reader.wrong(node, f"{bound} wanted")
         return [reader.attempt(self.form, item) for item in node.value]
 
     def schema(self, defs: Schema) -> Schema:
         """An array."""
-        return {"type": "array", "items": self.form.schema(defs), "minItems": self.least}
+        return {"type": "array", "items": self.form.schema(defs), "minItems": self.least, "maxItems": MOST_ENTRIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +306,8 @@ class ByName:
         items = reader.items(node, f"a mapping of {self.key.wanted}")
         if not items:
             raise reader.wrong(node, f"at least one {self.key.wanted} is wanted")
+        if len(items) > MOST_ENTRIES:
+            raise reader.wrong(node, f"at most {MOST_ENTRIES} are wanted")
         for name, key_node, value in items:
             if reader.attempt(self.key, key_node) is not None:
                 values[name] = reader.attempt(self.form, value)
@@ -310,7 +316,13 @@ class ByName:
     def schema(self, defs: Schema) -> Schema:
         """An object with keys of the operator's own."""
         values = {self.key.schema(defs)["pattern"]: self.form.schema(defs)}
-        return {"type": "object", "patternProperties": values, "additionalProperties": False, "minProperties": 1}
+        return {
+            "type": "object",
+            "patternProperties": values,
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": MOST_ENTRIES,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,7 +293,7 @@ SCENARIO = Section(
         Key("title", Text(), "One line for people", "the file's name"),
         Key("duration", Duration(), "How long requests arrive", required=True),
         Key("grace", Duration(), "How long after that they may still finish", "`60s`"),
-        Key("seeds", ListOf(Number(0, 2**63 - 1, whole=True), least=1), "What everything random is drawn by", "`[1]`"),
+        Key("seeds", ListOf(Number(0, 2**32 - 1, whole=True), least=1), "What everything random is drawn by", "`[1]`"),
         Key("compare", Flag(), "Whether an ungoverned fleet serves the same requests beside it", "`true`"),
         Key("pools", ByName(POOL, POOLS), "The fleet", required=True),
         Key("traffic", ListOf(STREAM, least=1), "What is asked of it", required=True),

@@ -8,6 +8,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str,
     Raises `Rejected` for a file that is missing or damaged, `InvalidDocument` for its header or a row that does not
     fit it.
     """
-    rows = csv.reader(io.StringIO(_text(path)))
+    rows = _cells(path)
     header = next(rows, [])
     missing = [name for name in needed if name not in header]
     if missing:
@@ -64,6 +65,14 @@ def csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str,
             problem = f"{len(row)} cells under {len(header)} columns"
             raise InvalidDocument(problem, file=str(path), line=line, hint=",".join(header))
         yield line, dict(zip(header, row, strict=True))
+
+
+def _cells(path: Path) -> Iterator[list[str]]:
+    rows = csv.reader(io.StringIO(_text(path), newline=""))
+    try:
+        yield from rows
+    except csv.Error as problem:
+        raise InvalidDocument(f"no CSV: {problem}", file=str(path), line=rows.line_num or 1) from problem
 
 
 def _text(path: Path) -> str:
@@ -78,18 +87,26 @@ def _text(path: Path) -> str:
 
 def open_parquet(path: Path, needed: Sequence[str]) -> "ParquetFile":
     """A Parquet file with at least the `needed` columns. Raises `Rejected` if it cannot be read."""
-    try:
-        import pyarrow as pa
+    with reading(path):
         from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise Rejected(f"{path} needs pyarrow to be read: install flyball[twin]") from None
-    try:
+
         file = ParquetFile(path)
-    except FileNotFoundError:
-        raise Rejected(f"trace {path.name} is missing: no file {path}") from None
-    except (OSError, pa.ArrowException) as problem:
-        raise Rejected(f"trace {path} is damaged: {problem}") from problem
     missing = [name for name in needed if name not in file.schema_arrow.names]
     if missing:
         raise Rejected(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
     return file
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What pyarrow says about a Parquet file that it cannot read, as `Rejected`."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise Rejected(f"{path} needs pyarrow to be read: install flyball[twin]") from None
+    try:
+        yield
+    except FileNotFoundError:
+        raise Rejected(f"trace {path.name} is missing: no file {path}") from None
+    except (OSError, pa.ArrowException) as problem:
+        raise Rejected(f"trace {path} is damaged: {problem}") from problem

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball_core.errors import InvalidDocument, Rejected
-from flyball_twin.traffic.files import csv_rows, open_parquet
+from flyball_twin.traffic.files import csv_rows, open_parquet, reading
 
 NEEDED = ("session_id", "turn", "arrival_s", "prompt_tokens", "output_tokens", "cached_prefix_tokens", "think_time_s")
 OPTIONAL = ("api_time_s", "tool_system_tokens", "dup_group")
@@ -121,8 +121,10 @@ def _rows(path: Path) -> Iterator[_Cells]:
     file = open_parquet(path, NEEDED)
     columns = [name for name in (*NEEDED, *OPTIONAL) if name in file.schema_arrow.names]
     row = 0
-    for batch in file.iter_batches(batch_size=4096, columns=columns):
-        for cells in batch.to_pylist():
+    for group in range(file.num_row_groups):
+        with reading(path):
+            listed = file.read_row_group(group, columns=columns).to_pylist()
+        for cells in listed:
             row += 1
             yield _Cells(path, row, cells)
 

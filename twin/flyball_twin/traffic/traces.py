@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball_core.errors import InvalidDocument, Rejected
-from flyball_twin.traffic.files import csv_rows, open_parquet
+from flyball_twin.traffic.files import csv_rows, open_parquet, reading
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -132,7 +132,7 @@ class _ParquetGroups:
     def spans(self) -> Iterator[tuple[float, float, int]]:
         row, before_s = 0, 0.0
         for index in range(self._file.num_row_groups):
-            arrivals = self._numbers(self._file.read_row_group(index, columns=["arrival_s"]), "arrival_s", row)
+            arrivals = self._numbers(self._group(index, ["arrival_s"]), "arrival_s", row)
             self._first_row.append(row)
             if len(arrivals):
                 gaps = np.diff(arrivals, prepend=before_s)
@@ -142,7 +142,7 @@ class _ParquetGroups:
             row += len(arrivals)
 
     def read(self, index: int) -> Rows:
-        table, row = self._file.read_row_group(index, columns=self._columns), self._first_row[index]
+        table, row = self._group(index, self._columns), self._first_row[index]
         tokens = [self._numbers(table, name, row) for name in NEEDED[1:]]
         for name, column in zip(NEEDED[1:], tokens, strict=True):
             self._refuse(~(np.isfinite(column) & (column >= 1)), name, column, row)
@@ -154,6 +154,10 @@ class _ParquetGroups:
             turn=self._listed(table, "turn"),
             prefix=_prefixes(table) if self._has(table, "prefix_hashes") else None,
         )
+
+    def _group(self, index: int, columns: list[str]) -> "Table":
+        with reading(self._path):
+            return self._file.read_row_group(index, columns=columns)
 
     def _numbers(self, table: "Table", name: str, row: int) -> NDArray[Any]:
         column = table[name]

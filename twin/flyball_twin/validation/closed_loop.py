@@ -239,6 +239,8 @@ class _Sums:
         return values
 
 
+NOTHING = 1e-9
+"""Steps per request, or per token, that are left of rounding."""
 GATHERED = 1.03
 """Stretches of the same batch whose contexts are that close together count as one."""
 
@@ -257,7 +259,7 @@ def _gathered(spells: Many[_Spell], waited: Many[float], decoded: Many[float], r
     return tuple(
         Piece(decodes, round(total / steps), chunks, before, after)
         for (decodes, _, chunks), (before, after, total, steps) in sums.items()
-        if before > 0.0 or after > 0.0
+        if before > NOTHING or after > NOTHING
     )
 
 

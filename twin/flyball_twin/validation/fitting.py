@@ -49,6 +49,7 @@ FINEST = 2e-3
 """The search ends when no step longer than that helps."""
 
 _KERNELS = ("gemm", "attention_decode", "attention_prefill", "all_reduce", "elementwise", "logits", "experts")
+_EXPERTS = _KERNELS.index("experts")
 _LAUNCH, _SEQUENCES, _TOKENS, _BEFORE, _AFTER = range(len(_KERNELS), len(_KERNELS) + 5)
 
 
@@ -124,6 +125,7 @@ class Trials:
         """Seconds to the first token, and per token after it, of each row."""
         parts = self._parts
         factors = np.array([getattr(fitted, name) for name in _KERNELS])
+        factors[_EXPERTS] *= fitted.gemm  # They are GEMMs too.
         gpu = np.maximum(parts[:, : len(_KERNELS)] @ factors, parts[:, _LAUNCH])
         host = fitted.host_base_s + fitted.host_per_sequence_s * parts[:, _SEQUENCES]
         host += fitted.host_per_token_s * parts[:, _TOKENS]
@@ -141,7 +143,7 @@ class Trials:
         return float(self._tpot_weights @ of_tpot + self._ttft_weights @ of_ttft)
 
 
-def fit(trials: Sequence[Trial], backend: str) -> Fitted:
+def fit(trials: Sequence[Trial], backend: str, *, shrinkage: float = SHRINKAGE) -> Fitted:
     """The constants that predict these rows of a backend best, near its priors; those themselves without rows."""
     prior = prior_for(backend)
     if not trials:
@@ -155,7 +157,7 @@ def fit(trials: Sequence[Trial], backend: str) -> Fitted:
         return replace(prior, **moved)
 
     def cost(at: Array) -> float:
-        return rows.loss(constants(at)) + SHRINKAGE * float(((at / spreads) ** 2).sum())
+        return rows.loss(constants(at)) + shrinkage * float(((at / spreads) ** 2).sum())
 
     at = _least(cost, np.zeros(len(names)), 0.5 * spreads)
     return constants(at)

@@ -133,6 +133,8 @@ class CaseResult:
     case: Case
     kv_use: float
     """Share of the KV cache that one request takes."""
+    prefill_at_peaks_s: float
+    """What computing one new prompt takes at least, at the peaks of the datasheet."""
     free: tuple[Latency, ...]
     """Latency by concurrency, as many requests at once as there are."""
     held: tuple[Latency, ...]
@@ -163,12 +165,21 @@ def collapse(case: Case) -> CaseResult:
     )
     return CaseResult(
         case=case,
+        prefill_at_peaks_s=least_prefill_s(model),
         kv_use=(PROMPT_TOKENS + OUTPUT_TOKENS) / (model.kv_blocks * BLOCK_TOKENS),
         free=free,
         held=held,
         parts=parts,
         steady=Steady(free_s=_steady_s(case, model, alone_s), held_s=_steady_s(case, model, alone_s, cap=1)),
     )
+
+
+def least_prefill_s(engine: EngineModel) -> float:
+    """Seconds for one new prompt if every kernel reached the datasheet's peaks: attention computes in BF16."""
+    model, gpu = engine.model, engine.gpu
+    linear = 2.0 * model.shared_weights * PROMPT_TOKENS / gpu.flops_per_s(engine.weights)
+    pairs = 0.5 * PROMPT_TOKENS**2
+    return linear + model.attention_flops_per_pair() * pairs / gpu.bf16_flops_per_s
 
 
 def latency(case: Case, model: EngineModel, clients: int, *, cap: int | None = None) -> Latency:

@@ -51,6 +51,7 @@ def _case(result: CaseResult) -> dict[str, object]:
     return {
         **asdict(result.case),
         "kv_use_of_one": result.kv_use,
+        "prefill_at_peaks_s": result.prefill_at_peaks_s,
         "free": [asdict(latency) for latency in result.free],
         "held": [asdict(latency) for latency in result.held],
         "parts": asdict(result.parts),
@@ -65,13 +66,14 @@ def _latencies(results: Sequence[CaseResult]) -> Grid:
         [
             result.case.name,
             f"{result.kv_use:.0%}",
+            f"{result.free[0].ttft_s:.1f} ({result.prefill_at_peaks_s:.1f})",
             *(f"{free.e2e_s:.0f} / {held.e2e_s:.0f}" for free, held in zip(result.free, result.held, strict=True)),
         ]
         for result in results
     ]
     return Grid(
         title="Long context: median latency in seconds, cap free / held at 1, by requests at once",
-        heads=("case", "KV of one", *map(str, CONCURRENCIES)),
+        heads=("case", "KV of one", "prefill (peaks)", *map(str, CONCURRENCIES)),
         rows=rows,
     )
 

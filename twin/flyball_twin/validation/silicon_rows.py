@@ -236,8 +236,8 @@ def _text(row: Row, name: str) -> str:
     return "" if row.cells.get(name) is None else row.name(name)
 
 
-def engine_of(setting: Setting, **started: int) -> EngineModel:
-    """The engine of a setting."""
+def engine_of(setting: Setting, max_active_requests: int = 256, max_batched_tokens: int = 8192) -> EngineModel:
+    """The engine of a setting, started with these limits."""
     return EngineModel(
         gpu=gpu_named(setting.gpu),
         model=setting.model,
@@ -246,7 +246,8 @@ def engine_of(setting: Setting, **started: int) -> EngineModel:
         expert_parallel=setting.expert_parallel,
         weights=setting.weights,
         kv_cache=setting.kv_cache,
-        **started,
+        max_active_requests=max_active_requests,
+        max_batched_tokens=max_batched_tokens,
     )
 
 
@@ -274,7 +275,8 @@ def _folded(seen: Iterable[SiliconRow], left_out: Counter[str]) -> list[SiliconR
         of_setting.setdefault(replace(setting, source=""), []).append(row)
     folded = []
     for rows in of_setting.values():
-        left_out["repeat"] += len(rows) - 1
+        if len(rows) > 1:
+            left_out["repeat"] += len(rows) - 1
         ttft_s, tpot_s = median(row.ttft_s for row in rows), median(row.tpot_s for row in rows)
         folded.append(replace(rows[0], ttft_s=ttft_s, tpot_s=tpot_s, repeats=len(rows)))
     return folded

@@ -196,7 +196,7 @@ def _group(setting: Setting, model: str, rows: int) -> Group:
         table=NAME,
         model=model,
         gpu=GPU_OF[setting.hardware],
-        backend="2023",
+        backend="unnamed, 2023",
         load=f"tensor parallel {setting.tensor_parallel}",
         rows=rows,
         tpot=setting.token,
