@@ -82,7 +82,7 @@ def draw(played: Played, path: Path) -> None:
     figure.suptitle(_title(played), fontsize=12, x=0.01, ha="left")
     notes = "; ".join(f"{kind}: {', '.join(said)}" for kind, said in played.assumed.items())
     if notes:
-        figure.supxlabel(fill(f"Assumed, not measured: {notes}", int(19 * width)), fontsize=7, x=0.01, ha="left")
+        figure.supxlabel(fill(f"Assumed, not measured: {notes}", int(17 * width)), fontsize=7, x=0.01, ha="left")
     figure.savefig(path, dpi=110)
 
 

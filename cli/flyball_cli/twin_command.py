@@ -1,4 +1,4 @@
-"""`flyball twin`: small engines with real doors, to develop against without a GPU."""
+"""`flyball twin`: simulated fleets, and small engines with real doors, to develop against without a GPU."""
 
 import asyncio
 from pathlib import Path
@@ -23,11 +23,12 @@ LAST_PORT = 65_535
 
 @click.group()
 def twin() -> None:
-    """Small engines with real doors: OpenAI's HTTP, vLLM's metrics, the attach stream."""
+    """Simulated fleets: play scenarios and check them, hold the twin against measurements, serve small engines."""
 
 
 twin.add_command(check)
 twin.add_command(calibrate)
+twin.add_command(run)
 twin.add_command(validate)
 
 
@@ -102,6 +103,3 @@ def _try_out(engines: int, port: int, pool: str, controllers: str, state: Path) 
             ),
         ),
     )
-
-
-twin.add_command(run)

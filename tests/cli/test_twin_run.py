@@ -1,8 +1,10 @@
 """`flyball twin run`, as a user calls it: a scenario through the control plane or bare, under one seed or several."""
 
 import asyncio
+import io
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -11,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli_calls import Answer, call
 from documented_shapes import same_shape
+from flyball_cli.live import Screen
+from flyball_cli.twin_playing import new_log, play
 from flyball_controller.fingerprint import own_fingerprint
 from flyball_controller.machine import standard_seams
 from flyball_controller.replay import Verdict, replay_log
 from flyball_log import open_log
+from flyball_twin.scenario.reading import scenario_of
+from flyball_twin.scenario.shortening import shortened
 
 Flyball = Callable[..., Answer]
 
@@ -157,6 +164,42 @@ def test_without_json_it_prints_lines_and_tables(flyball: Flyball, file: Path, t
         f"Log: {tmp_path / 'out' / 'log'}",
     ):
         assert words in said
+
+
+def test_a_terminal_has_a_screen(tmp_path: Path) -> None:
+    """It shows every engine of both fleets, and gives the terminal back."""
+    scenario = shortened(scenario_of(SMALL, Path("small.yaml")), 3.0)
+    shown = io.StringIO()
+
+    async def watch() -> None:
+        log = await new_log("embedded", tmp_path, "small")
+        view = Screen(Console(file=shown, force_terminal=True, width=160))
+        await play(scenario, 1, tmp_path, log, view)
+
+    asyncio.run(watch())
+
+    for words in ("static", "flyball", "engine-0", "engine-1", "of 8 s", "latest 200", "decisions"):
+        assert words in shown.getvalue()
+    assert "\x1b[?25h" in shown.getvalue()  # the cursor is back
+
+
+def test_several_pools_are_drawn_beside_each_other(flyball: Flyball, tmp_path: Path) -> None:
+    """Each pool has its table and its column, governed or bare."""
+    out = tmp_path / "governed"
+    said = flyball("twin", "run", "two-models", "--until", "5", "--out", out).out
+    flyball("twin", "run", "two-models", "--until", "5", "--bare", "--out", tmp_path / "bare")
+    sizes = [_size(folder / "timeline.png") for folder in (out, tmp_path / "bare")]
+
+    assert "chat: 2 engines" in said
+    assert "answers: 2 engines" in said
+    assert sizes[0][0] == sizes[1][0] > 1210  # wider than that of one pool
+    assert sizes[0][1] > sizes[1][1]  # knobs are below
+
+
+def _size(picture: Path) -> tuple[int, int]:
+    """Width and height of a PNG."""
+    width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+    return int(width), int(height)
 
 
 def test_an_interrupted_run_leaves_a_log_that_replays(tmp_path: Path) -> None:

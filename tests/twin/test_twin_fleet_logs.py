@@ -17,8 +17,8 @@ from flyball_twin.validation.fleet_logs import (
     read_fleet_logs,
     steps_apart,
 )
-from flyball_twin.validation.fleet_replay import ROUTES, predict
-from flyball_twin.validation.fleet_section import FLEETS, NOT_KNOWN, PICTURE, completed_of
+from flyball_twin.validation.fleet_replay import NOT_EXPLAINED, ROUTES, predict
+from flyball_twin.validation.fleet_section import FLEETS, PICTURE, completed_of
 from flyball_twin.validation.rows import rows_of
 from measured_tables import measured
 
@@ -135,7 +135,7 @@ def test_variants_that_nobody_explained_are_left_out_and_counted(tmp_path: Path)
     """No route is guessed from a name."""
     section = FLEETS.section([saved([CELLS | {"variant": "novel"}], tmp_path / "fleet.parquet")], None)
 
-    assert {f"fleet log, novel: {NOT_KNOWN}": 1} == section.left_out
+    assert {NOT_EXPLAINED.reason: 1} == section.left_out
     assert not section.groups
 
 
@@ -189,5 +189,5 @@ def test_the_real_fleets_knees_are_met_within_one_step(tmp_path: Path) -> None:
     assert all(variant["compute"] is None for variant in variants)
     assert all(variant["within_one"] for variant in variants)
     assert {2.9} == {variant["knee_measured_rps"] for variant in variants}
-    assert 1585 + 2558 + 2557 == sum(section.left_out.values())
+    assert {"fleet_kv_shared": 1585, "fleet_kv_in_host_memory": 2558 + 2557} == section.left_out
     assert (tmp_path / PICTURE).stat().st_size < 150_000

@@ -38,7 +38,10 @@ def test_a_row_says_what_was_measured(tmp_path: Path) -> None:
         ({"attention_dp_size": 8.0}, "attention_data_parallel"),
         ({"pp_size": 2.0}, "pipeline_parallel"),
         ({"x_silicon_concurrency": None}, "no_concurrency"),
+        ({"x_silicon_concurrency": float("nan")}, "no_concurrency"),
         ({"silicon_tpot_ms": None}, "not_measured"),
+        ({"silicon_ttft_ms": float("nan")}, "not_measured"),
+        ({"osl": 1}, "single_token"),
         ({"model_path": "meta-llama/Llama-3.1-70B-Instruct", "tp_size": 1.0}, "does_not_fit"),
         (
             {"model_path": "Qwen/Qwen3-235B-A22B-FP8", "moe_quant_mode": "fp8", "moe_tp_size": 2.0},

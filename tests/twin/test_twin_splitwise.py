@@ -99,8 +99,8 @@ def test_a_level_is_told_from_a_shape(tmp_path: Path) -> None:
 
     assert pytest.approx(-0.5) == setting["prompt"]["bias"]
     assert pytest.approx(-0.5) == setting["token"]["bias"]
-    assert pytest.approx(0.0, abs=1e-9) == setting["prompt_shape"]["p90_ape"]
-    assert pytest.approx(0.0, abs=1e-9) == setting["token_shape"]["p90_ape"]
+    assert pytest.approx(0.0, abs=1e-9) == setting["prompt_shape"]["p90"]
+    assert pytest.approx(0.0, abs=1e-9) == setting["token_shape"]["p90"]
 
 
 def test_a_row_without_times_is_named(tmp_path: Path) -> None:
@@ -120,5 +120,5 @@ def test_the_real_runs_keep_their_shape_beside_an_older_level() -> None:
     for setting in settings:
         assert setting["prompt"]["bias"] < 0.0
         assert setting["token"]["bias"] < 0.0
-        assert setting["prompt_shape"]["p50_ape"] < 0.15
-        assert setting["token_shape"]["p50_ape"] < 0.15
+        assert setting["prompt_shape"]["p50"] < 0.15
+        assert setting["token_shape"]["p50"] < 0.15

@@ -23,7 +23,7 @@ SPARE_TOKENS = 1500
 """That the generator gives on top of a prompt."""
 MIXED_SINCE = (0, 5, 6)
 """SGLang's version from which on it is started with mixed chunks."""
-MOST_CLIENTS = 1024
+REQUEST_CAP = 1024
 """Request cap of every engine, unless more clients are there: one cap lets rows share what is computed once."""
 _INFERENCEX = re.compile(r"^(db-dump|source_file=\d{4}-\d\d-\d\d|source_file=.*gap-analysis)")
 _NUMBERS = re.compile(r"\d+")
@@ -37,7 +37,7 @@ def serving_of(setting: Setting) -> Serving:
     apart = setting.backend == "sglang"
     if apart and tuple(int(part) for part in _NUMBERS.findall(setting.version)[:3]) >= MIXED_SINCE:
         policy = BatchPolicy.MIXED
-    requests = max(MOST_CLIENTS, setting.clients)
+    requests = max(REQUEST_CAP, setting.clients)
     budget = DEFAULT_BUDGET
     while not apart and budget < setting.prompt_tokens + setting.clients + SPARE_TOKENS:
         budget *= 2

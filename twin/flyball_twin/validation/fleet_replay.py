@@ -69,16 +69,33 @@ ROUTES: Mapping[str, Route] = {
 }
 """The variants whose routing HAProxy could do."""
 
-_OFFLOAD = "its engines keep 120 GB of KV in host memory (LMCache), which the twin does not model"
-_SHARED = "its engines share a distributed KV cache, which the twin does not model"
-BEYOND: Mapping[str, str] = {
-    "ps_stack": _OFFLOAD,
-    "ps_stack_high_low": _OFFLOAD,
-    "ps_stack_low_high": _OFFLOAD,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beyond:
+    """Why a variant is not predicted: a short key for counting, and a sentence."""
+
+    reason: str
+    because: str
+
+
+_OFFLOADED = Beyond(
+    reason="fleet_kv_in_host_memory", because="its engines keep KV in host memory, which the twin does not model"
+)
+_SHARED = Beyond(
+    reason="fleet_kv_shared", because="its engines share a distributed KV cache, which the twin does not model"
+)
+NOT_EXPLAINED = Beyond(reason="fleet_routing_unknown", because="nobody told how this variant routes")
+BEYOND: Mapping[str, Beyond] = {
+    "ps_stack": _OFFLOADED,
+    "ps_stack_high_low": _OFFLOADED,
+    "ps_stack_low_high": _OFFLOADED,
+    "aibrix_kvcache_dram": _OFFLOADED,
     "aibrix_high_low": _SHARED,
-    "aibrix_kvcache_dram": _OFFLOAD.replace("120 GB of ", "").replace(" (LMCache)", ""),
     "aibrix_kvcache_external": _SHARED,
-    "aibrix_naive_prefix_routing": "its router looks for the engine that has the prefix, which HAProxy cannot",
+    "aibrix_naive_prefix_routing": Beyond(
+        reason="fleet_prefix_routing",
+        because="its router looks for the engine that has the prefix, which HAProxy cannot",
+    ),
 }
 """The variants that are not predicted, and why."""
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyball_twin.validation.fleet_logs import COLUMNS, OPTIONAL, FleetLog, knee_rps, read_fleet_logs, steps_apart
-from flyball_twin.validation.fleet_replay import BEYOND, MODEL, ROUTES, Predicted, Route, predict
+from flyball_twin.validation.fleet_replay import BEYOND, MODEL, NOT_EXPLAINED, ROUTES, Predicted, Route, predict
 from flyball_twin.validation.rows import rows_of
 from flyball_twin.validation.seam import Grid, Group, Section, errors_of
 
 NAME = "fleet"
 SEEDS = (0, 1, 2)
 PICTURE = "twin-fleet-knees.png"
-NOT_KNOWN = "nobody told how this variant routes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +47,11 @@ class FleetTables:
     def section(self, files: Sequence[Path], pictures: Path | None) -> Section:
         """Predict the knee of each variant that HAProxy could route like."""
         logs = read_fleet_logs(row for path in files for row in rows_of(path, COLUMNS, OPTIONAL))
-        left_out = {
-            f"fleet log, {log.name}: {BEYOND.get(log.variant, NOT_KNOWN)}": len(log.requests)
-            for log in logs
-            if log.variant not in ROUTES
-        }
+        left_out: dict[str, int] = {}
+        for log in logs:
+            if log.variant not in ROUTES:
+                reason = BEYOND.get(log.variant, NOT_EXPLAINED).reason
+                left_out[reason] = left_out.get(reason, 0) + len(log.requests)
         results = [validated(log, logs) for log in logs if log.variant in ROUTES]
         if pictures is not None:
             from flyball_twin.validation.pictures import draw_knees
@@ -146,7 +145,7 @@ def _details(results: Sequence[VariantResult], logs: Sequence[FleetLog]) -> dict
             {
                 "variant": log.variant,
                 "release": log.release,
-                "because": BEYOND.get(log.variant, NOT_KNOWN),
+                "because": BEYOND.get(log.variant, NOT_EXPLAINED).because,
                 "knee_measured_rps": knee_rps(log.median_ttfts()),
                 "completed_least": min(completed_of(log, logs).values()),
             }

@@ -4,14 +4,14 @@ The document's schema is `flyball.twin-validate/1`. A file of no known kind is a
 are; nothing is skipped in silence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flyball_core.errors import Rejected
 from flyball_twin.traffic.files import open_parquet
 from flyball_twin.validation.kinds import KINDS
-from flyball_twin.validation.seam import Errors, Group, Section, TableKind
+from flyball_twin.validation.seam import Group, Section, TableKind, errors_document
 
 SCHEMA = "flyball.twin-validate/1"
 SCORES = ("tpot_median_ape", "ttft_median_ape")
@@ -84,10 +84,6 @@ def _group(group: Group) -> dict[str, object]:
         "load": group.load,
         "rows": group.rows,
         "moe": group.moe,
-        "tpot": _errors(group.tpot),
-        "ttft": _errors(group.ttft),
+        "tpot": errors_document(group.tpot),
+        "ttft": errors_document(group.ttft),
     }
-
-
-def _errors(errors: Errors) -> Mapping[str, float | int | None]:
-    return {"rows": errors.rows, "p50": errors.p50_ape, "p90": errors.p90_ape, "bias": errors.bias}

@@ -26,9 +26,12 @@ from flyball_twin.validation.request_logs import (
 )
 from flyball_twin.validation.request_replay import Replay, Served, replay
 from flyball_twin.validation.rows import columns_of, rows_of
-from flyball_twin.validation.seam import Errors, Grid, Group, Section, errors_of
+from flyball_twin.validation.seam import Errors, Grid, Group, Section, errors_document, errors_of
 
 NAME = "requests"
+WITHOUT_TPOT = "requests_of_one_token"
+"""They have no time per token; the rest of them is scored."""
+UNKNOWN = "requests_of_unknown_gpu_or_model"
 LEAST_WAIT_S = 1.0
 """Waits shorter than that are scored in seconds only."""
 LEAST_REQUESTS = 30
@@ -189,8 +192,7 @@ def _logs(files: Sequence[Path], left_out: dict[str, int]) -> list[RequestLog]:
         raise Rejected(f"{files[0]} is telemetry; it needs the request log of the same engine beside it")
     for log in logs:
         if single := sum(request.output_tokens == 1 for request in log.requests):
-            reason = "requests of one token, which have no time per token"
-            left_out[reason] = left_out.get(reason, 0) + single
+            left_out[WITHOUT_TPOT] = left_out.get(WITHOUT_TPOT, 0) + single
     return [replace(log, telemetry=telemetry.get((log.gpu, log.model), ())) for log in logs]
 
 
@@ -198,9 +200,8 @@ def _unknown(log: RequestLog, left_out: dict[str, int]) -> bool:
     """Whether the twin does not know the log's GPU or model; then its requests are left out and counted."""
     try:
         deployment_of(log)
-    except Rejected as problem:
-        reason = f"request log of {log.gpu}, {log.model}: {problem}"
-        left_out[reason] = left_out.get(reason, 0) + len(log.requests)
+    except Rejected:
+        left_out[UNKNOWN] = left_out.get(UNKNOWN, 0) + len(log.requests)
         return True
     return False
 
@@ -237,10 +238,21 @@ def _details(result: LogResult) -> Mapping[str, object]:
         "constants": asdict(result.fit.constants),
         "replays": result.fit.replays,
         "preemptions": result.replay.preemptions,
-        "first_third": asdict(result.first_third),
-        "rest": asdict(result.rest),
-        "rest_unfitted": asdict(result.unfitted),
+        "first_third": _part(result.first_third),
+        "rest": _part(result.rest),
+        "rest_unfitted": _part(result.unfitted),
         "curves": None if result.curves is None else asdict(result.curves),
+    }
+
+
+def _part(part: Part) -> Mapping[str, object]:
+    return {
+        "prefill": errors_document(part.prefill),
+        "tpot": errors_document(part.tpot),
+        "service": errors_document(part.service),
+        "queue": errors_document(part.queue),
+        "queue_p50_s": part.queue_p50_s,
+        "queue_p90_s": part.queue_p90_s,
     }
 
 

@@ -100,3 +100,8 @@ def errors_of(relative: Sequence[float]) -> Errors:
     signed = np.asarray(relative, dtype=np.float64)
     p50, p90 = np.quantile(np.abs(signed), (0.5, 0.9))
     return Errors(rows=len(relative), p50_ape=float(p50), p90_ape=float(p90), bias=float(np.median(signed)))
+
+
+def errors_document(errors: Errors) -> dict[str, float | int | None]:
+    """Errors as the report's documents have them."""
+    return {"rows": errors.rows, "p50": errors.p50_ape, "p90": errors.p90_ape, "bias": errors.bias}

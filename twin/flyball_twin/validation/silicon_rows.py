@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from statistics import median
 
@@ -166,7 +167,7 @@ def _read(row: Row) -> tuple[str, SiliconRow | None]:
         tensor_parallel=ranks,
         expert_parallel=expert_parallel if model.experts is not None else 1,
         prompt_tokens=row.count("isl", least=1),
-        output_tokens=row.count("osl", least=2),
+        output_tokens=row.count("osl", least=1),
         clients=clients,
         source=_text(row, "silicon_data_source").split(";")[0],
     )
@@ -180,10 +181,12 @@ def _read(row: Row) -> tuple[str, SiliconRow | None]:
 
 def _unusable(row: Row) -> str:
     """The reason why a row cannot be compared that needs no model to see; empty: none."""
-    if row.cells["silicon_ttft_ms"] is None or row.cells["silicon_tpot_ms"] is None:
+    if not (_there(row, "silicon_ttft_ms") and _there(row, "silicon_tpot_ms")):
         return "not_measured"
     if row.name("mode") != "agg":
         return "disaggregated"
+    if row.count("osl", least=1) == 1:
+        return "single_token"
     if _WIP.search(_text(row, "silicon_data_source")):
         return "work_in_progress"
     if row.name("backend") not in BACKENDS:
@@ -221,7 +224,7 @@ def _kv_cache(row: Row, weights: str) -> str:
 
 
 def _clients(row: Row) -> int | None:
-    if row.cells.get("x_silicon_concurrency") is not None:
+    if _there(row, "x_silicon_concurrency"):
         return row.count("x_silicon_concurrency", least=1)
     found = _CONCURRENCY.search(_text(row, "silicon_data_source"))
     return int(float(found[1])) if found else None
@@ -229,11 +232,17 @@ def _clients(row: Row) -> int | None:
 
 def _count(row: Row, name: str, default: int) -> int:
     """A whole number that may be missing; 0 says no more than that."""
-    return (row.count(name) or default) if row.cells.get(name) is not None else default
+    return (row.count(name) or default) if _there(row, name) else default
 
 
 def _text(row: Row, name: str) -> str:
-    return "" if row.cells.get(name) is None else row.name(name)
+    return row.name(name) if _there(row, name) else ""
+
+
+def _there(row: Row, name: str) -> bool:
+    """Whether a cell says anything: writers leave it empty, or put what is not a number."""
+    value = row.cells.get(name)
+    return value is not None and not (isinstance(value, float) and isnan(value))
 
 
 def engine_of(setting: Setting, max_active_requests: int = 256, max_batched_tokens: int = 8192) -> EngineModel:

@@ -6,13 +6,13 @@ over prompt and batch is right beside it. Five repetitions of a point count once
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from flyball_twin.physics import FLASH_ATTN, EngineModel, KernelCost, gpu_named, model_named
 from flyball_twin.validation.rows import Row, rows_of
-from flyball_twin.validation.seam import Errors, Grid, Group, Section, errors_of
+from flyball_twin.validation.seam import Errors, Grid, Group, Section, errors_document, errors_of
 
 NAME = "splitwise"
 COLUMNS = (
@@ -28,9 +28,11 @@ COLUMNS = (
 MODEL_OF = {"llama2-70b": "llama-2-70b"}
 GPU_OF = {"a100-80gb": "a100_sxm", "h100-80gb": "h100_sxm"}
 CAPPED = "-pcap"
-NOT_MEASURED = "Splitwise: power-capped rows are computed from the others, not measured"
-NO_GPU = "Splitwise: hardware that the twin does not know"
-NOT_BELIEVED = "Splitwise: a larger batch of the same prompts is said to take less than half of a smaller one's time"
+NOT_MEASURED = "splitwise_power_capped"
+"""Rows that were computed from the others."""
+NO_GPU = "splitwise_unknown_gpu"
+NOT_BELIEVED = "splitwise_not_believed"
+"""A larger batch of the same prompts is said to take less than half of a smaller one's time."""
 LARGEST_STEP = 64 * 512
 """Tokens of the largest prompt batch of the table, which that engine computed in one step."""
 
@@ -96,7 +98,7 @@ class SplitwiseTables:
             kind=NAME,
             groups=groups,
             left_out=left_out,
-            details={"settings": [asdict(setting) for setting in settings]},
+            details={"settings": [_details(setting) for setting in settings]},
             grids=[_grid(settings)],
             notes=("Nothing is fitted to Splitwise; its engine is of 2023, so its level is above today's.",),
         )
@@ -189,6 +191,18 @@ def _shape(ratios: Sequence[float]) -> Errors:
     """Errors once the median ratio is divided out."""
     level = median(ratios)
     return errors_of([ratio / level - 1.0 for ratio in ratios])
+
+
+def _details(setting: Setting) -> Mapping[str, object]:
+    return {
+        "hardware": setting.hardware,
+        "tensor_parallel": setting.tensor_parallel,
+        "points": setting.points,
+        "prompt": errors_document(setting.prompt),
+        "prompt_shape": errors_document(setting.prompt_shape),
+        "token": errors_document(setting.token),
+        "token_shape": errors_document(setting.token_shape),
+    }
 
 
 def _group(setting: Setting, model: str, rows: int) -> Group:
