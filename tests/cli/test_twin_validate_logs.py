@@ -84,8 +84,9 @@ def test_sections_of_logs_have_the_documented_shapes(tmp_path: Path) -> None:
     document = answer.document
 
     assert 0 == answer.code
-    for kind in ("requests", "fleet", "splitwise"):
-        same_shape(f"twin-validate-{kind}", document[kind])
+    same_shape("twin-validate-requests", document["requests"])
+    same_shape("twin-validate-fleet", document["fleet"])
+    same_shape("twin-validate-splitwise", document["splitwise"])
     assert (None, None) == (document["silicon"], document["long_context"])
     assert ["requests", "requests", "fleet", "splitwise"] == [file["kind"] for file in document["files"]]
     assert {"fleet_kv_shared": 8} == document["left_out"]

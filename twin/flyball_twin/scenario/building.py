@@ -6,6 +6,7 @@ sessions, whose steps come when the answers before them have. Refuses to run any
 
 from collections.abc import Iterator, Mapping
 from random import Random
+from zlib import crc32
 
 from flyball_twin.engine import Engine
 from flyball_twin.fleet import Fleet, Pool
@@ -93,8 +94,10 @@ def _pool(scenario: Scenario, plan: PoolPlan, seed: int) -> Pool:
     engines = tuple(
         Engine(one.engine, engine_model(scenario, one), one.variant, scheduling=scheduling(one)) for one in plan.engines
     )
+    # Of a pool's own, so that two pools' draws have nothing to do with each other.
+    draws = crc32(f"{seed}/{plan.pool}".encode())
     gateway = Gateway(
-        [engine.id for engine in engines], plan.lanes, plan.balance, seed=seed, timeouts_s=plan.timeouts_s
+        [engine.id for engine in engines], plan.lanes, plan.balance, seed=draws, timeouts_s=plan.timeouts_s
     )
     return Pool(id=plan.pool, engines=engines, gateway=gateway)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import log
 
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP
@@ -250,7 +251,7 @@ def _gathered(spells: Many[_Spell], waited: Many[float], decoded: Many[float], r
     sums: dict[tuple[int, int, tuple[Chunk, ...]], list[float]] = {}
     for spell, before, after in zip(spells, waited, decoded, strict=True):
         context = spell.context + spell.decodes * (spell.steps - 1) // 2 if spell.decodes else 0
-        cell = round(_log(context)) if context else -1
+        cell = round(log(context) / log(GATHERED)) if context else -1
         into = sums.setdefault((spell.decodes, cell, spell.chunks), [0.0, 0.0, 0.0, 0.0])
         into[0] += spell.steps * before / requests
         into[1] += spell.steps * after / requests
@@ -261,12 +262,6 @@ def _gathered(spells: Many[_Spell], waited: Many[float], decoded: Many[float], r
         for (decodes, _, chunks), (before, after, total, steps) in sums.items()
         if before > NOTHING or after > NOTHING
     )
-
-
-def _log(context: int) -> float:
-    from math import log
-
-    return log(context) / log(GATHERED)
 
 
 def _nothing(_: list[Sequence]) -> None:

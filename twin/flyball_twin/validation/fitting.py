@@ -39,7 +39,7 @@ SPREADS: Mapping[str, float] = {
 times are measured well, hosts' hardly. What is not here stays at its prior: the rows do not tell it from these."""
 
 SHRINKAGE = 16.0
-"""Weight of the priors, in rows: a constant one spread off its prior costs as much as that many rows at `TAIL`."""
+"""Weight of the priors: a constant one spread off its prior costs as much as two dozen rows that are off by `TAIL`."""
 TAIL = 0.08
 """Relative errors beyond this count less and less."""
 TTFT_WEIGHT = 0.5

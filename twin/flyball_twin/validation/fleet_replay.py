@@ -22,7 +22,7 @@ from flyball_twin.validation.fleet_logs import FleetLog, knee_rps, medians
 
 LANE = "logged"
 REPLICAS = 8
-LONGEST_TOKENS = 32_000
+CONTEXT_TOKENS = 32_000
 LOOK_S = 3600.0
 """How often a replay looks whether all requests are answered; requests end, so it does."""
 MODEL = model_named("llama-3.1-8b")
@@ -117,7 +117,7 @@ class Predicted:
 def engine_for(log: FleetLog) -> tuple[EngineModel, float | None]:
     """An engine of the fleet; and the factor on its peak compute, where the log's lowest rate had to give it."""
     gpu = gpu_named(GPU_OF.get(log.release, "a100_sxm"))
-    engine = EngineModel(gpu=gpu, model=MODEL, max_active_requests=256, max_batched_tokens=LONGEST_TOKENS)
+    engine = EngineModel(gpu=gpu, model=MODEL, max_active_requests=256, max_batched_tokens=CONTEXT_TOKENS)
     if log.release in GPU_OF and kernel_file_of(gpu).gemm:
         return engine, None
     unloaded_s = log.median_ttfts()[log.rates_rps[0]]

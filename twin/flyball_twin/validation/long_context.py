@@ -35,7 +35,7 @@ OUTPUT_TOKENS = 640
 ROUNDS = 4
 """Requests of each client; the first round, in which all begin at once, is not counted."""
 STEADY_S = 1200.0
-BOUNDLESS_BYTES = 1e13
+ROOM_FOR_ALL = 1e13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ def collapse(case: Case) -> CaseResult:
     held = tuple(latency(case, model, clients, cap=1) for clients in CONCURRENCIES)
     alone_s = free[0].e2e_s
     whole = free[CONCURRENCIES.index(COMPARED)]
-    boundless = replace(model, gpu=replace(model.gpu, hbm_bytes=BOUNDLESS_BYTES))
+    boundless = replace(model, gpu=replace(model.gpu, hbm_bytes=ROOM_FOR_ALL))
     fitting = latency(case, boundless, COMPARED)
     cost = model.cost(FLASH_ATTN)
     context = PROMPT_TOKENS + OUTPUT_TOKENS // 2

@@ -15,12 +15,12 @@ from flyball_twin.validation.request_logs import LogKey, RequestLog, TelemetryPo
 from flyball_twin.validation.request_replay import Deployment
 
 DEFAULT_ACTIVE = 256
-LARGE_BYTES = 70 * 2**30
+LARGE_GPU = 70 * 2**30
 LARGE_BUDGET, SMALL_BUDGET = 8192, 2048
 """vLLM's defaults: its token budget depends on whether the GPU has 70 GiB."""
 WEIGHTS_SHARE = 0.75
 """Of a GPU's memory that weights may take, for what else has to fit."""
-LARGEST_NODE = 8
+GPUS_OF_A_NODE = 8
 FLAT_POINTS = 3
 """Seconds for which `running` has to stand at its height to count as capped."""
 BY_CHANCE = 0.02
@@ -90,7 +90,7 @@ def _first_third_s(log: RequestLog) -> float:
 
 def _assumed(log: RequestLog) -> tuple[Published, list[str]]:
     cap = cap_seen(log.telemetry)
-    budget = LARGE_BUDGET if gpu_named(log.gpu).hbm_bytes >= LARGE_BYTES else SMALL_BUDGET
+    budget = LARGE_BUDGET if gpu_named(log.gpu).hbm_bytes >= LARGE_GPU else SMALL_BUDGET
     gpus = _least_gpus(log)
     said = f"{cap} requests where `running` stays flat" if cap else f"{DEFAULT_ACTIVE} requests assumed"
     found = Published(max_active_requests=cap or DEFAULT_ACTIVE, max_batched_tokens=budget, tensor_parallel=gpus)
@@ -104,7 +104,7 @@ def _assumed(log: RequestLog) -> tuple[Published, list[str]]:
 def _least_gpus(log: RequestLog) -> int:
     gpu, model = gpu_named(log.gpu), model_named(log.model)
     gpus = 1
-    while gpus < LARGEST_NODE and model.weight_bytes_in("bf16") / gpus > WEIGHTS_SHARE * gpu.hbm_bytes:
+    while gpus < GPUS_OF_A_NODE and model.weight_bytes_in("bf16") / gpus > WEIGHTS_SHARE * gpu.hbm_bytes:
         gpus *= 2
     return gpus
 
