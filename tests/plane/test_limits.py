@@ -67,7 +67,6 @@ INTERNAL = {
     "_MOST_UNSYNCED": "segments that wait for the disk's sync",
     "contract.door._MOST": "what the check of a receiver puts up with",
     "PageLimits.most_bytes": "page-scraped-bytes",
-    "flyball_twin.engine.MAX": "what a simulated engine starts with",
     "MOST_DRAWN": "of drawn answers",
     "_AT_ONCE_BYTES": "what is written without waiting",
     "_BUFFER_BYTES": "a stand-in's",

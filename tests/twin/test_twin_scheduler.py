@@ -19,7 +19,7 @@ FIRST, IN_FLIGHT = BatchPolicy.PREFILL_FIRST, BatchPolicy.IN_FLIGHT
 def sequence(id_: int, prompt: int, output: int, *, priority: int = 0, prefix: tuple[int, ...] = ()) -> Sequence:
     """A sequence that waits."""
     request = replace(ask(id_, prompt=prompt, output=output), priority=priority, prefix=prefix)
-    return Sequence(request=request, arrived_s=0.0, target=prompt)
+    return Sequence(request=request, arrived_s=0.0, sent_s=0.0, target=prompt)
 
 
 def check_books(batch: Batch) -> None:

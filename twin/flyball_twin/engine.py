@@ -67,6 +67,8 @@ class Engine:
         self._longest = min(model.model.max_context_tokens, model.kv_blocks * BLOCK_TOKENS - model.draft_tokens)
         self._stretch = Stretch()
         self._caught = self._stepping = self._resident = 0
+        self._made_s = 0.0
+        """When the batch of the next step was made, if ahead of it: when the step before it began."""
         self._starts = 0
         self._live = live_knobs(model)
         self._safe_variant = self._next_variant = variant
@@ -167,16 +169,23 @@ class Engine:
         """Prompt and output together of the longest request it can serve."""
         return self._longest
 
-    def submit(self, request: Request, now_s: float) -> Sequence:
-        """Take a request. Raises `Rejected` if it can never fit, `Fatal` while the engine is down or drains."""
+    def submit(self, request: Request, now_s: float, sent_s: float | None = None) -> Sequence:
+        """Take a request, which was sent at `sent_s` if not just now.
+
+        Raises `Rejected` if it can never fit, `Fatal` while the engine is down or drains.
+        """
         if not self._up or self._draining:
             raise Fatal(f"{self.id} was sent a request while it {'drains' if self._up else 'is down'}")
         tokens = request.prompt_tokens + request.output_tokens
         if tokens > self._longest:
             raise Rejected(f"request {request.id} has {tokens} tokens; {self.id} holds {self._longest}")
-        sequence = Sequence(request, now_s, request.prompt_tokens)
-        if self._batch.queue(sequence, self.max_active_requests):
-            self.cut(now_s)
+        sequence = Sequence(request, now_s, now_s if sent_s is None else sent_s, request.prompt_tokens)
+        batch, stretch = self._batch, self._stretch
+        # Of the stretch under way: the step under way, and those whose batches are made already.
+        made = (stretch.ended_by(now_s) + 1 if stretch.steps else 0) + self.scheduling.steps_ahead
+        sequence.from_step = batch.ended - self._caught + made
+        if batch.queue(sequence, self.max_active_requests):
+            self._cut_after(made)
         return sequence
 
     def abort(self, sequence: Sequence) -> bool:
@@ -206,7 +215,6 @@ class Engine:
             self._counters.preemptions += len(batch.preempted)
         if not steps:
             return
-        self._caught = 0
         self._resident = batch.decodes
         stepping = self._stepping = batch.stepping
         context = batch.decode_context
@@ -225,8 +233,8 @@ class Engine:
         for sequence, tokens in self._batch.chunks:
             pieces.append((sequence.computed, tokens))
             if sequence.scheduled_s is None:
-                sequence.scheduled_s = now_s
-                counters.queue_s_sum += now_s - sequence.arrived_s
+                sequence.scheduled_s = scheduled_s = max(sequence.arrived_s, self._made_s)
+                counters.queue_s_sum += scheduled_s - sequence.arrived_s
                 counters.queue_count += 1
                 if sequence.runs is not None:
                     counters.prefix_queries += sequence.request.prompt_tokens
@@ -235,9 +243,13 @@ class Engine:
 
     def cut(self, now_s: float) -> None:
         """Have the stretch under way end with the step that is under way at `now_s`, whatever else it would do."""
+        if self._stretch.steps > 1:
+            self._cut_after(self._stretch.ended_by(now_s) + 1)
+
+    def _cut_after(self, steps: int) -> None:
         stretch = self._stretch
-        if stretch.steps > 1:
-            stretch.cut(now_s)
+        if steps < stretch.steps:
+            stretch.cut(steps)
             self.step_end_s = stretch.start_s + stretch.span_s + self._stalled_s
 
     def finish_step(self) -> list[Sequence]:
@@ -246,9 +258,13 @@ class Engine:
         steps = stretch.steps
         self.step_end_s = NEVER
         if not steps:
+            self._made_s = now_s
             return []
         span_s = stretch.span_s + self._stalled_s
         through, finished = self._batch.settle(steps - self._caught)
+        self._caught = 0
+        if self._batch.waiting:
+            self._made_s = stretch.last_began_s(steps) if self.scheduling.steps_ahead else now_s
         counters = self._counters
         self._count(counters, steps, span_s, self._batch.put_out - len(through))
         self.busy_s += stretch.span_s - stretch.waiting_s(steps)
@@ -258,7 +274,7 @@ class Engine:
         if finished:
             for sequence in finished:
                 sequence.finished_s = now_s
-                counters.e2e_s_sum += now_s - sequence.arrived_s
+                counters.e2e_s_sum += now_s - sequence.sent_s
             counters.requests_finished += len(finished)
             counters.e2e_count += len(finished)
         return finished
@@ -288,7 +304,7 @@ class Engine:
             if sequence.first_token_s is None:
                 sequence.first_token_s = now_s
                 counters.prompt_tokens += sequence.request.prompt_tokens
-                counters.ttft_s_sum += now_s - sequence.arrived_s
+                counters.ttft_s_sum += now_s - sequence.sent_s
                 counters.ttft_count += 1
             else:
                 counters.itl_s_sum += now_s - sequence.last_token_s

@@ -11,8 +11,11 @@ Requests are pulled from `traffic` one at a time, each goes to the pool that it 
 to `record` in the moment it is known; the fleet keeps only what is under way, so its memory is flat in the length of
 its trace. `traffic.ended` is told of every end first, so a session may ask again, at that moment or later.
 
-Events happen in the order of their times; at equal times steps end first, then faults, checks and relaunches, then
-the queue's timeouts, then arrivals. Nothing is random but what gateways draw by their seeds. However a run is cut into
+A request that is sent on is on its path (`EngineModel.path_s`) before its engine has it; its gateway counts it as in
+flight meanwhile. If the engine goes down by then, it had not begun.
+
+Events happen in the order of their times; at equal times steps end first, then paths, then faults, checks and
+relaunches, then the queue's timeouts, then arrivals. Nothing is random but what gateways draw by their seeds. However a run is cut into
 calls of `run_until`, it is the same run, so a controller may look and act at any time between. The fleet refuses to
 govern itself: it does what its knobs say.
 
@@ -63,6 +66,8 @@ class _Member:
     pool: Pool
     index: int
     longest_tokens: int
+    path_base_s: float
+    path_per_token_s: float
     due_s: float = NEVER
     """The end of its step as it stands in the heap."""
     ailment: Ailment = field(default_factory=Ailment)
@@ -101,12 +106,14 @@ class Fleet:
         placed = [(engine, pool) for pool in pools for engine in pool.engines]
         if len(placed) != len(self.engines):
             raise Rejected("two engines of a fleet have the same id")
-        self._members = [
-            _Member(engine, pool, index, engine.longest_request_tokens()) for index, (engine, pool) in enumerate(placed)
-        ]
+        self._members = [_member(engine, pool, index) for index, (engine, pool) in enumerate(placed)]
         self._by_id = {member.engine.id: member for member in self._members}
         self._ends: list[tuple[float, int]] = []
-        """A heap of the ends of steps; one counts only if it is its member's `due_s`."""
+        """A heap of the ends of steps, which count only if they are their member's `due_s`; and, numbered beyond all
+        members, of the ends of paths, which count only if they are in `_paths`."""
+        self._paths: dict[int, tuple[Request, _Member, float]] = {}
+        """What is on its path to an engine, and since when."""
+        self._sent = len(placed)
         self._closed = False
         for at_s, engine in self.schedule.edges():
             self._timers.at(at_s, Turn.FAULT, partial(self._strike, self._by_id[engine]))
@@ -190,11 +197,33 @@ class Fleet:
                 reason = f"{engine_id} holds {member.longest_tokens} tokens"
                 front.end(request, pool, Status.REFUSED, now_s, engine=engine_id, reason=reason)
                 continue
+            path_s = member.path_base_s + member.path_per_token_s * request.prompt_tokens
+            if path_s > 0.0:
+                self._sent += 1
+                self._paths[self._sent] = request, member, now_s
+                heapq.heappush(self._ends, (now_s + path_s, self._sent))
+                continue
             member.engine.submit(request, now_s)
             reached[member.index] = member
+        self._begin(reached)
+
+    def _end_paths(self, now_s: float) -> None:
+        """All paths that end now."""
+        ends, count = self._ends, len(self._members)
+        reached: dict[int, _Member] = {}
+        while ends and ends[0][0] == now_s and ends[0][1] >= count:
+            sent = self._paths.pop(heapq.heappop(ends)[1], None)
+            if sent is not None:
+                request, member, sent_s = sent
+                member.engine.submit(request, now_s, sent_s)
+                reached[member.index] = member
+        self._begin(reached)
+
+    def _begin(self, reached: dict[int, _Member]) -> None:
+        """Engines have got requests."""
         # Only now, so that what was sent on together may share a step.
         for member in reached.values():
-            member.engine.begin(now_s)
+            member.engine.begin(self.now_s)
             self._watch(member)
 
     def _watch(self, member: _Member) -> None:
@@ -212,10 +241,15 @@ class Fleet:
         let a session go on.
         """
         ends, members, traffic = self._ends, self._members, self._traffic
+        count = len(members)
         event_s = min(traffic.next_s(), self._timers.next_s())
         limit_s = min(event_s, until_s)
         while ends and ends[0][0] <= limit_s:
             end_s, index = ends[0]
+            if index >= count:
+                self.now_s = end_s
+                self._end_paths(end_s)
+                continue
             member = members[index]
             if member.due_s != end_s:
                 heapq.heappop(ends)
@@ -283,11 +317,21 @@ class Fleet:
             member.longest_tokens = member.engine.longest_request_tokens()
             member.pool.gateway.set_up(member.engine.id, up=not member.ailment.stalled)
 
+    def _turned_back(self, member: _Member) -> list[Request]:
+        """What was on its path to an engine, and has to go elsewhere."""
+        numbers = [number for number, (_, to, _) in self._paths.items() if to is member]
+        return [self._paths.pop(number)[0] for number in numbers]
+
     def _go_down(self, member: _Member, aborted: Iterable[Sequence]) -> None:
         """Break the connections of an engine that is gone, and send on what can be sent on."""
         pool, engine_id, front, now_s = member.pool, member.engine.id, self._front, self.now_s
         pool.gateway.set_up(engine_id, up=False)
         self._watch(member)
+        for request in self._turned_back(member):
+            pool.gateway.release(engine_id)
+            if not front.retry(request, pool, now_s):
+                reason = f"{engine_id} went down once too often"
+                front.end(request, pool, Status.LOST, now_s, engine=engine_id, reason=reason)
         for sequence in aborted:
             request = sequence.request
             pool.gateway.release(engine_id)
@@ -296,6 +340,12 @@ class Fleet:
                 reason = f"{engine_id} went down {'within the answer' if begun else 'once too often'}"
                 front.end(request, pool, Status.LOST, now_s, engine=engine_id, sequence=sequence, reason=reason)
         self._forward(pool)
+
+
+def _member(engine: Engine, pool: Pool, index: int) -> _Member:
+    base_s = engine.model.path_s(0)
+    per_token_s = engine.model.path_s(1) - base_s
+    return _Member(engine, pool, index, engine.longest_request_tokens(), base_s, per_token_s)
 
 
 def _nothing_ends(finished: list[Sequence]) -> None:

@@ -139,10 +139,15 @@ class Stretch:
         self.steps = steps
         self.span_s = self.after_s(steps)
 
-    def cut(self, now_s: float) -> None:
-        """End with the step that is under way at `now_s`."""
-        self.steps = steps = self.ended_by(now_s) + 1
-        self.span_s = self.after_s(steps)
+    def cut(self, steps: int) -> None:
+        """End after so many of the steps, if there are more."""
+        if steps < self.steps:
+            self.steps = steps
+            self.span_s = self.after_s(steps)
+
+    def last_began_s(self, steps: int) -> float:
+        """When the last of so many steps began."""
+        return self.start_s + self.after_s(steps - 1)
 
     def offsets(self, steps: int) -> float:
         """Tokens from the line's start, summed up over so many steps."""

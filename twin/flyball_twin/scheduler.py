@@ -10,6 +10,10 @@ computed again from the front of the queue. A lowered request cap drains; it evi
 only where one is held back by `long_prefill_tokens` and the budget is short.) What other engines do otherwise
 stands in `scheduling`.
 
+An engine that schedules ahead makes a batch while an earlier step still runs. What comes by then is not in it, so
+each request brings the number of the first step that may let it in; the engine knows that from the time. Where nothing
+runs there is nothing to be ahead of.
+
 A step in which nothing joins or leaves costs a handful of additions, whatever the batch
 size; and since the next step would be scheduled like it, `plan` says how many such steps
 follow each other. This module refuses to know about time, telemetry or what a step costs.
@@ -22,7 +26,7 @@ from math import ceil
 
 from flyball_twin.kv import PagedKv, blocks_for
 from flyball_twin.prefix_cache import RUN_BLOCKS, PrefixCache, Run
-from flyball_twin.scheduling import AS_VLLM, BatchPolicy, Scheduling
+from flyball_twin.scheduling import PLAIN, BatchPolicy, Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.speculation import tokens_per_step
 from flyball_twin.waiting import ByPriority, urgency
@@ -40,6 +44,7 @@ class Batch:
         "_covered",
         "_due",
         "_due_ticks",
+        "_latest_step",
         "_pace",
         "_per_decode",
         "_policy",
@@ -53,6 +58,7 @@ class Batch:
         "chunks",
         "decode_context",
         "decodes",
+        "ended",
         "kv",
         "preempted",
         "put_out",
@@ -61,7 +67,7 @@ class Batch:
         "waiting",
     )
 
-    def __init__(self, kv_blocks: int, scheduling: Scheduling = AS_VLLM, draft_tokens: int = 0) -> None:
+    def __init__(self, kv_blocks: int, scheduling: Scheduling = PLAIN, draft_tokens: int = 0) -> None:
         """`draft_tokens` are proposed per decode and step. Raises `Rejected` for a draft that cannot be."""
         self.kv = PagedKv(kv_blocks)
         self.cache = PrefixCache(self.kv) if scheduling.prefix_cache else None
@@ -69,6 +75,8 @@ class Batch:
         self.tick = 0
         """Tokens that a sequence would have put out that decoded all the time: a step is a tick, or several with
         speculation."""
+        self.ended = 0
+        """Steps that have ended, which is the number of the next one."""
         self.decodes = 0
         """Sequences decoding (in the planned step, and after it until the next is planned)."""
         self.decode_context = 0
@@ -89,6 +97,8 @@ class Batch:
         self._per_decode = 1 + draft_tokens
         self._steps = 0
         self._covered = 0
+        self._latest_step = 0
+        """From which step on all that waits may be let in."""
         self._promised = 0
         self._running: dict[Sequence, None] = {}
         self._prefilling: list[Sequence] = []
@@ -140,7 +150,10 @@ class Batch:
             self.cache.trim()
         if self.chunks or self.preempted:
             return 1 if self.chunks or self.stepping else 0
-        return self._steps_alike() if self.stepping else 0
+        if not self.stepping:
+            return 0
+        # Who may be let in only later changes what the next step is made of.
+        return 1 if self._latest_step > self.ended and len(self._running) < cap else self._steps_alike()
 
     def _take_decodes(self) -> None:
         """Blocks for the decodes' next tokens, preempting until all fit."""
@@ -182,10 +195,16 @@ class Batch:
     def _admit(self, cap: int, budget: int) -> None:
         """Start waiting requests while cap, budget and blocks allow."""
         waiting, running, kv, cache = self.waiting, self._running, self.kv, self.cache
+        step = self.ended if running else self._latest_step
         limit = self._longest_chunk(budget)
         left = budget - self.stepping * self._per_decode - sum(chunk for _, chunk in self.chunks)
         while waiting and left > 0 and len(running) < cap:
             sequence = waiting[0]
+            if sequence.from_step > step:
+                later = next((one for one in waiting if one.from_step <= step), None)
+                if later is None:
+                    return
+                sequence = later
             request = sequence.request
             runs = cache.match(request.prefix, request.prompt_tokens) if cache is not None else _NO_RUNS
             hit = PREFIX_TOKENS * len(runs)
@@ -201,10 +220,15 @@ class Batch:
                 sequence.computed = hit
             kv.take(taken)
             left -= chunk
-            waiting.popleft()
+            if sequence is waiting[0]:
+                waiting.popleft()
+            else:
+                waiting.remove(sequence)
             running[sequence] = None
             self._prefilling.append(sequence)
             self.chunks.append((sequence, chunk))
+            if self._scheduling.one_prompt_a_step:
+                return
 
     def _fits(self, sequence: Sequence, runs: list[Run], taken: int) -> bool:
         """Whether a request with these cached runs may start with a chunk for which it takes so many blocks."""
@@ -235,6 +259,7 @@ class Batch:
     def queue(self, sequence: Sequence, cap: int) -> bool:
         """Let a sequence wait; whether the next plan might differ for it. Behind others it changes nothing."""
         self.waiting.append(sequence)
+        self._latest_step = max(self._latest_step, sequence.from_step)
         return len(self._running) < cap and self.waiting[0] is sequence
 
     def _preempt(self) -> None:
@@ -284,6 +309,7 @@ class Batch:
     def advance(self, steps: int) -> None:
         """So many of the planned steps have ended, and one more is under way; nobody is due at any of their ends."""
         self._move(self._tick_after(steps))
+        self.ended += steps
         self._steps += steps
         after = self._tick_after(1)
         self.kv.take(self.kv.needed_between(self._covered, after))
@@ -305,6 +331,7 @@ class Batch:
         A finished sequence is in the second list only, unless its only token came out of its prefill.
         """
         finished = _NONE
+        self.ended += steps
         if self.stepping:
             self._move(self._tick_after(steps))
             self._steps += steps

@@ -1,7 +1,7 @@
 """How an engine schedules: the choices it was started with, as data.
 
-It refuses to schedule by itself; the defaults are vLLM's. What its steps cost, and what bounds them, is the
-engine's model's.
+It refuses to schedule by itself; the defaults are an engine that schedules as in a textbook, between its steps.
+What its steps cost, and what bounds them, is the engine's model's.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,18 @@ class Scheduling:
     """Whether a request waits until its whole prompt fits (vLLM's `scheduler_reserve_full_isl`), or its first piece."""
     watermark: float = 0.0
     """Share of the KV blocks that letting a request in leaves free while others run: headroom against preemption."""
+    steps_ahead: int = 0
+    """Steps whose batches are made while the one under way runs: a request that comes meanwhile is in the first after
+    them at the earliest (asynchronous scheduling in vLLM, overlap scheduling in SGLang and TensorRT-LLM: 1)."""
+    one_prompt_a_step: bool = False
+    """Whether a step lets in at most one request, however many wait."""
     prefix_cache: bool = False
     draft_acceptance: float = 0.0
     """Chance that a proposed token is accepted, given that those before it were."""
 
 
-AS_VLLM = Scheduling()
-"""vLLM V1 as it starts by itself."""
+PLAIN = Scheduling()
+"""Each step is made of all that is there when it begins."""
+
+AS_VLLM = Scheduling(steps_ahead=1, one_prompt_a_step=True)
+"""vLLM V1 as it starts by itself, and as its engines were measured: see `flyball_twin.validation.benchmarks`."""

@@ -18,10 +18,14 @@ class Sequence:
     request: Request
     arrived_s: float
     """When this engine took it."""
+    sent_s: float
+    """When it was sent to this engine: earlier by what it was on its path."""
     target: int
     """KV tokens to compute before the next token comes out: the prompt, and after a preemption what was generated."""
     computed: int = 0
     generated: int = 0
+    from_step: int = 0
+    """The first step of this engine, by number, that may let it in; any if nothing else runs."""
     joined_tick: int = -1
     """Tick at which it began to decode; -1 while it does not."""
     due_tick: int = -1

@@ -69,6 +69,16 @@ class EngineModel:
         return _shapes(self.model, self.tensor_parallel, self.expert_parallel, self.weights, self.kv_cache)
 
     @property
+    def constants(self) -> Fitted:
+        """What was fitted around its kernels."""
+        return fitted_for(self.backend) if self.fitted is None else self.fitted
+
+    def path_s(self, prompt_tokens: int) -> float:
+        """What a request takes from its gateway to the scheduler: HTTP, tokenizing."""
+        constants = self.constants
+        return constants.ttft_base_s + constants.ttft_per_token_s * prompt_tokens
+
+    @property
     def weight_bytes(self) -> float:
         """Weights on each GPU."""
         return self.shapes.weight_bytes
@@ -113,7 +123,7 @@ def _cost(engine: EngineModel, variant: Variant, condition: GpuCondition) -> Ker
             kernels=Kernels(gpu=engine.gpu, file=file),
             variant=variant,
             condition=condition,
-            fitted=fitted_for(engine.backend) if engine.fitted is None else engine.fitted,
+            fitted=engine.constants,
             max_active=engine.max_active_requests,
             max_batched_tokens=engine.max_batched_tokens,
             draft_tokens=engine.draft_tokens,
