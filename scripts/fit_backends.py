@@ -39,7 +39,7 @@ def main() -> None:
     trials = [trial_of(row) for row in read_rows(options.tables).rows]
     predictions, constants = in_sample(trials)
     rows = Counter(trial.row.setting.group for trial in trials)
-    tpot, ttft = errors(predictions)
+    tpot, ttft, _ = errors(predictions)
     document = {
         "schema": SCHEMA,
         "source": SOURCE,

@@ -25,7 +25,7 @@ def test_dense_rows_are_predicted_within_the_goal() -> None:
     trials = [trial_of(row) for row in rows[::EVERY]]
     predictions, _ = held_out(trials)
 
-    tpot, ttft = errors(one for one in predictions if not one.row.setting.moe)
+    tpot, ttft, _ = errors(one for one in predictions if not one.row.setting.moe)
     assert tpot.rows > 100
     assert tpot.p50_ape is not None
     assert tpot.p50_ape <= TPOT_GOAL

@@ -219,14 +219,14 @@ class Engine:
         stepping = self._stepping = batch.stepping
         context = batch.decode_context
         if batch.chunks:
-            stretch.alone(now_s, self._priced_chunks(now_s, stepping, context if stepping else 0))
+            stretch.alone(now_s, self._priced_chunks(stepping, context if stepping else 0))
         elif self.stepped:
             stretch.alone(now_s, point(self._cost, stepping, context))
         else:
             stretch.leap(now_s, self._lines.at(stepping, context), context, stepping * batch.pace, steps)
         self.step_end_s = now_s + stretch.span_s
 
-    def _priced_chunks(self, now_s: float, stepping: int, context: int) -> Line:
+    def _priced_chunks(self, stepping: int, context: int) -> Line:
         """The cost of a step with prefill; and its requests' time in the queue is counted."""
         pieces: list[Chunk] = []
         counters = self._counters

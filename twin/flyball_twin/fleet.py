@@ -15,9 +15,9 @@ A request that is sent on is on its path (`EngineModel.path_s`) before its engin
 flight meanwhile. If the engine goes down by then, it had not begun.
 
 Events happen in the order of their times; at equal times steps end first, then paths, then faults, checks and
-relaunches, then the queue's timeouts, then arrivals. Nothing is random but what gateways draw by their seeds. However a run is cut into
-calls of `run_until`, it is the same run, so a controller may look and act at any time between. The fleet refuses to
-govern itself: it does what its knobs say.
+relaunches, then the queue's timeouts, then arrivals. Nothing is random but what gateways draw by their seeds. However a
+run is cut into calls of `run_until`, it is the same run, so a controller may look and act at any time between. The
+fleet refuses to govern itself: it does what its knobs say.
 
 What a front of HAProxy does about engines that fail, with `option redispatch 1` and `retry-on conn-failure
 empty-response` (HAProxy's configuration manual):

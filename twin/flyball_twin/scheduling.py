@@ -4,8 +4,11 @@ It refuses to schedule by itself; the defaults are an engine that schedules as i
 What its steps cost, and what bounds them, is the engine's model's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from flyball_core.errors import Rejected
 
 
 class BatchPolicy(StrEnum):
@@ -49,3 +52,18 @@ PLAIN = Scheduling()
 
 AS_VLLM = Scheduling(steps_ahead=1, one_prompt_a_step=True)
 """vLLM V1 as it starts by itself, and as its engines were measured: see `flyball_twin.validation.benchmarks`."""
+
+AS_STARTED: Mapping[str, Scheduling] = {
+    "vllm": AS_VLLM,
+    "sglang": Scheduling(policy=BatchPolicy.PREFILL_FIRST, steps_ahead=1),
+    "trtllm": Scheduling(policy=BatchPolicy.IN_FLIGHT, steps_ahead=1, one_prompt_a_step=True),
+}
+"""How each serving backend schedules by itself."""
+
+
+def scheduling_of(backend: str) -> Scheduling:
+    """How a serving backend schedules by itself. Raises `Rejected` for one that is not known."""
+    found = AS_STARTED.get(backend)
+    if found is None:
+        raise Rejected(f"backend takes one of {', '.join(AS_STARTED)}, not {backend!r}")
+    return found

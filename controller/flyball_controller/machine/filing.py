@@ -250,12 +250,12 @@ def _without_bad_samples(pool: PoolState, frame: Frame) -> Frame | None:
     )
 
 
-def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
+def release_frames(pool: PoolState, now_s: float, interval_s: float, *, takeover: bool = False) -> None:
     """Read the frames whose lateness window is over, by agent and sequence number.
 
     The machine's time stands still between ticks. Frames that came while it did so for longer than the
-    window, as between two owners or where ticks are far apart, look quicker than they were: the skews they left
-    are forgotten, and the newest of them is taken to have come just now.
+    window, as between two owners, look quicker than they were: the skews they left are forgotten. Where one
+    owner's ticks are so far apart, the newest frame is taken to have come just now: or none would ever be read.
     """
     room = Room(pool.engines, MAX_ENGINES)
     renew, stood_still = pool.tick % SKEW_TICKS == 0, interval_s > LATENESS_S
@@ -268,7 +268,7 @@ def release_frames(pool: PoolState, now_s: float, interval_s: float) -> None:
             boot.skew_before_s, boot.skew_s = boot.skew_s, UNKNOWN_SKEW_S
         if stood_still:
             boot.skew_before_s = boot.skew_s = UNKNOWN_SKEW_S
-            if boot.pending:
+            if boot.pending and not takeover:
                 boot.skew_s = now_s - boot.pending[max(boot.pending)].monotonic_s
         skew_s = min(boot.skew_s, boot.skew_before_s)
         for seq in sorted(boot.pending):

@@ -65,7 +65,7 @@ def run_tick(
     now_s = partition.time_s
     document = document_of(pool.policy_text)
     recorder = Recorder(partition, pool, revision)
-    release_frames(pool, now_s, interval_s)
+    release_frames(pool, now_s, interval_s, takeover=takeover)
     measured = measure(pool, document.guard.stale_ticks)
     fresh = frozenset(e.engine for e, ok in zip(measured.engines, measured.fresh.tolist(), strict=True) if ok)
     look_at_telemetry(partition, pool, fresh, document.guard.stale_ticks, recorder)

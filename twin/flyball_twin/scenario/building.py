@@ -4,7 +4,8 @@ Every fleet built from a scenario and a seed is asked the same: an ungoverned on
 sessions, whose steps come when the answers before them have. Refuses to run anything, and to govern.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from zlib import crc32
 
@@ -24,7 +25,7 @@ from flyball_twin.scenario.model import (
     TraceSource,
 )
 from flyball_twin.scenario.registries import model_of
-from flyball_twin.scheduling import BatchPolicy, Scheduling
+from flyball_twin.scheduling import Scheduling, scheduling_of
 from flyball_twin.traffic.asking import Draft, play_diurnal, play_mmpp, play_trace
 from flyball_twin.traffic.files import find_trace
 from flyball_twin.traffic.lots import Lots
@@ -33,13 +34,6 @@ from flyball_twin.traffic.seam import Traffic
 from flyball_twin.traffic.sessions import DrawnPlans, RecordedPlans, SessionStream
 from flyball_twin.traffic.streams import Asking, Merged, OpenStream
 from flyball_twin.traffic.traces import open_trace
-
-BATCHES: Mapping[str, BatchPolicy] = {
-    "vllm": BatchPolicy.MIXED,
-    "sglang": BatchPolicy.PREFILL_FIRST,
-    "trtllm": BatchPolicy.IN_FLIGHT,
-}
-"""How each serving backend fills its steps."""
 
 
 def build_traffic(scenario: Scenario, seed: int) -> Merged:
@@ -82,8 +76,8 @@ def engine_model(scenario: Scenario, plan: EnginePlan) -> EngineModel:
 
 def scheduling(plan: EnginePlan) -> Scheduling:
     """How an engine schedules."""
-    return Scheduling(
-        policy=BATCHES[plan.backend],
+    return replace(
+        scheduling_of(plan.backend),
         priority=plan.priority,
         prefix_cache=plan.prefix_cache,
         draft_acceptance=plan.draft_acceptance,

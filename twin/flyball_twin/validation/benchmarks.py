@@ -15,8 +15,9 @@ chosen with all rows in sight, held out or not; constants never are.
 """
 
 import re
+from dataclasses import replace
 
-from flyball_twin.scheduling import BatchPolicy, Scheduling
+from flyball_twin.scheduling import BatchPolicy, scheduling_of
 from flyball_twin.validation.closed_loop import ClientLoad, Serving
 from flyball_twin.validation.silicon_rows import Setting, engine_of
 
@@ -33,21 +34,19 @@ REQUEST_CAP = 1024
 _INFERENCEX = re.compile(r"^(db-dump|source_file=\d{4}-\d\d-\d\d|source_file=.*gap-analysis)")
 _NUMBERS = re.compile(r"\d+")
 
-_POLICIES = {"vllm": BatchPolicy.MIXED, "trtllm": BatchPolicy.IN_FLIGHT, "sglang": BatchPolicy.PREFILL_FIRST}
-
 
 def serving_of(setting: Setting) -> Serving:
     """The engine of a row, as it was started, with the constants it would have by default."""
-    policy = _POLICIES[setting.backend]
+    scheduling = scheduling_of(setting.backend)
     apart = setting.backend == "sglang"
     if apart and tuple(int(part) for part in _NUMBERS.findall(setting.version)[:3]) >= MIXED_SINCE:
-        policy = BatchPolicy.MIXED
+        scheduling = replace(scheduling, policy=BatchPolicy.MIXED)
     requests = max(REQUEST_CAP, setting.clients)
     budget = DEFAULT_BUDGET
     while not apart and budget < setting.prompt_tokens + setting.clients + SPARE_TOKENS:
         budget *= 2
     engine = engine_of(setting, max_active_requests=requests, max_batched_tokens=max(budget, requests))
-    return Serving(engine=engine, scheduling=Scheduling(policy=policy), singly=not apart)
+    return Serving(engine=engine, scheduling=scheduling)
 
 
 def load_of(setting: Setting) -> ClientLoad:

@@ -1,30 +1,23 @@
 """A benchmark's closed loop around one engine of the twin: so many clients, each sending again when it is answered.
 
 All clients send at once to an idle engine and go on until each has had its `rounds` of requests, as the common load
-generators do. What a client sends takes the host path (HTTP, tokenizing) before the engine sees it, and engines that
-schedule a step while the one before runs see it a step later. The loop is played in virtual time by the twin's own
-engine. It refuses to know what was measured.
+generators do. What a client sends takes the host path (HTTP, tokenizing) before the engine sees it. The loop is played
+in virtual time by the twin's own engine, which schedules as it does in any run. It refuses to know what was measured.
 """
 
 import random
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import log
 
 from flyball_core.ids import EngineId
-from flyball_core.knobs import BATCH_CAP
 from flyball_twin.engine import NEVER, Engine
 from flyball_twin.physics import FLASH_ATTN, Chunk, EngineModel
 from flyball_twin.scheduling import Scheduling
 from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
-
-STEPS_AHEAD = 2
-"""A request that arrives during a step is in the step after the next at the earliest: that one's batch is made while
-the one under way still runs (asynchronous scheduling in vLLM, overlap scheduling in SGLang and TensorRT-LLM)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +39,6 @@ class Serving:
 
     engine: EngineModel
     scheduling: Scheduling
-    singly: bool = True
-    """Whether prompts enter the batch one a step, however many wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +83,14 @@ class ClosedLoop:
 
     def __init__(self, serving: Serving, load: ClientLoad, host_s: float, seed: int = 1) -> None:
         self._engine = Engine(EngineId("measured"), serving.engine, FLASH_ATTN.name, scheduling=serving.scheduling)
-        self._singly = serving.singly
         self._load = load
         self._host_s = host_s
         self._total = load.clients * load.rounds
         self._lengths = random.Random(seed)
         self._coming: list[tuple[float, int]] = []
-        self._intake: deque[tuple[int, int]] = deque()
-        """Number of the spell from which on a request may be let in, and the request."""
-        self._sent_s: dict[int, float] = {}
         self._spells: list[_Spell] = []
         self._done: list[Sequence] = []
         self._launched = 0
-        self._begun = 0
 
     def run(self) -> LoopRun:
         """Play it to the end."""
@@ -124,43 +110,21 @@ class ClosedLoop:
             self._launched += 1
 
     def _arrive(self) -> None:
-        """The next request reaches the engine's host."""
-        engine = self._engine
-        now_s, number = heappop(self._coming)
-        self._sent_s[number] = now_s - self._host_s
-        if engine.step_end_s == NEVER:
-            self._intake.append((self._begun, number))
-            while self._coming and self._coming[0][0] == now_s:
-                _, number = heappop(self._coming)
-                self._sent_s[number] = now_s - self._host_s
-                self._intake.append((self._begun, number))
+        """What reaches the engine next, and at once."""
+        coming = self._coming
+        now_s = coming[0][0]
+        sent_s = now_s - self._host_s
+        while coming and coming[0][0] == now_s:
+            self._engine.submit(self._request(heappop(coming)[1], sent_s), now_s, sent_s)
+        if self._engine.step_end_s == NEVER:
             self._begin(now_s)
-            return
-        self._intake.append((self._begun + STEPS_AHEAD - 1, number))
-        self._cut(now_s)
-
-    def _cut(self, now_s: float) -> None:
-        """End the stretch with the step under way: setting a knob does, if only to what it is."""
-        engine = self._engine
-        engine.run(now_s, _nothing)
-        engine.set_live(BATCH_CAP, engine.max_active_requests)
 
     def _begin(self, now_s: float) -> None:
-        """Let in what may, and start the next step."""
-        engine, intake = self._engine, self._intake
-        # Ahead of nothing there is nothing to wait for.
-        open_to = self._begun if engine.batch.running else NEVER
-        while intake and intake[0][0] <= open_to:
-            _, number = intake.popleft()
-            engine.submit(self._request(number), now_s)
-            if self._singly:
-                break
+        """Start the next step."""
+        engine = self._engine
         engine.begin(now_s)
         if engine.step_end_s == NEVER:
             return
-        self._begun += 1
-        if intake:
-            self._cut(now_s)
         batch = engine.batch
         chunks = tuple((sequence.computed, chunk) for sequence, chunk in batch.chunks)
         self._spells.append(_Spell(batch.stepping, batch.decode_context, chunks, batch.tick, now_s, NEVER))
@@ -179,7 +143,7 @@ class ClosedLoop:
             self._send(now_s)
         self._begin(now_s)
 
-    def _request(self, number: int) -> Request:
+    def _request(self, number: int, sent_s: float) -> Request:
         load = self._load
         prompt, output = load.prompt_tokens, load.output_tokens
         if load.shortest < 1.0:
@@ -187,7 +151,7 @@ class ClosedLoop:
             output = self._lengths.randint(int(output * load.shortest), output)
         return Request(
             id=number,
-            arrival_s=self._sent_s[number],
+            arrival_s=sent_s,
             prompt_tokens=prompt,
             output_tokens=max(2, output),
             lane="measured",
@@ -262,7 +226,3 @@ def _gathered(spells: Many[_Spell], waited: Many[float], decoded: Many[float], r
         for (decodes, _, chunks), (before, after, total, steps) in sums.items()
         if before > NOTHING or after > NOTHING
     )
-
-
-def _nothing(_: list[Sequence]) -> None:
-    """Nothing has finished: the engine is only told the time."""

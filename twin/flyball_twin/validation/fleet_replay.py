@@ -32,6 +32,7 @@ needs 3 s for a prompt and 1.25 s for an answer is the H20."""
 ANCHORS = (0.4, 2.5)
 """Between what factors on its peak a GPU without kernel tables is looked for."""
 SCHEDULING = Scheduling(policy=BatchPolicy.PREFILL_FIRST, prefix_cache=True)
+"""Those versions make a step's batch when the one before has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +123,11 @@ def engine_for(log: FleetLog) -> tuple[EngineModel, float | None]:
         return engine, None
     unloaded_s = log.median_ttfts()[log.rates_rps[0]]
     prompt = log.requests[0].prompt_tokens
+    prefill_s = unloaded_s - engine.path_s(prompt)
     low, high = ANCHORS
     for _ in range(30):
         factor = (low * high) ** 0.5
-        if _computing(engine, factor).cost(FLASH_ATTN).step_s(0, 0, [(0, prompt)]) > unloaded_s:
+        if _computing(engine, factor).cost(FLASH_ATTN).step_s(0, 0, [(0, prompt)]) > prefill_s:
             low = factor
         else:
             high = factor

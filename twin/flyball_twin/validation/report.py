@@ -14,7 +14,8 @@ from flyball_twin.validation.kinds import KINDS
 from flyball_twin.validation.seam import Group, Section, TableKind, errors_document
 
 SCHEMA = "flyball.twin-validate/1"
-SCORES = ("tpot_median_ape", "ttft_median_ape")
+SCORES = tuple(f"{of}_{how}_ape" for of in ("tpot", "ttft", "e2e") for how in ("median", "mean"))
+"""What the score has at least; None without rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,4 +87,5 @@ def _group(group: Group) -> dict[str, object]:
         "moe": group.moe,
         "tpot": errors_document(group.tpot),
         "ttft": errors_document(group.ttft),
+        "e2e": errors_document(group.e2e),
     }

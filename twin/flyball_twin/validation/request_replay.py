@@ -1,13 +1,11 @@
 """A request log served again by the twin: the same requests at the same times, on an engine started alike.
 
-The replay is taken step by step, because it mirrors when vLLM stamps: its scheduler, where it is asynchronous, runs
-one step ahead of the GPU, so a request that is scheduled has the step under way before it, which the twin's
-own steps do not show. It refuses to look at what the log says of the answers.
+The engine is taken step by step at its exact cost. Its stamps are those of vLLM, whose scheduler, where it is
+asynchronous, runs a step ahead of the GPU. It refuses to look at what the log says of the answers.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flyball_core.errors import Fatal
 from flyball_core.ids import EngineId
@@ -18,6 +16,9 @@ from flyball_twin.sequences import Sequence as Attempt
 from flyball_twin.validation.request_logs import LoggedRequest, TelemetryPoint
 from flyball_twin.workload import Request
 
+AHEAD = Scheduling(steps_ahead=1)
+"""vLLM's. A log says when requests were queued, each by itself, and not when their clients sent them together: so it need
+not be said that prompts come one a step, and the logs are against it."""
 WAITING_WEIGHT = 4
 """vLLM sends a request to the data-parallel rank with the least 4 x waiting + running."""
 
@@ -27,11 +28,9 @@ class Deployment:
     """How the logged engine was started, as far as the twin needs to know."""
 
     engine: EngineModel
-    scheduling: Scheduling = field(default_factory=Scheduling)
+    scheduling: Scheduling = AHEAD
     ranks: int = 1
     """Data-parallel ranks behind one door; each has a scheduler and a cache of its own."""
-    asynchronous: bool = True
-    """Whether a step is scheduled while the one before runs (vLLM's `async_scheduling`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +53,12 @@ class Replay:
 
 
 class _Rank:
-    """One engine, taken step by step; `behind` are its requests that no step has had yet, in their order."""
+    """One engine, taken step by step."""
 
     def __init__(self, name: str, deployment: Deployment) -> None:
         self.engine = Engine(
             EngineId(name), deployment.engine, FLASH_ATTN.name, scheduling=deployment.scheduling, stepped=True
         )
-        self.behind: deque[Attempt] = deque()
-        self.lead_s: dict[Attempt, float] = {}
-        """The step under way when each was scheduled."""
-        self._began_s = 0.0
 
     @property
     def load(self) -> int:
@@ -73,25 +68,16 @@ class _Rank:
 
     def submit(self, request: Request, now_s: float) -> Attempt:
         """Take a request; an idle engine begins with it at once."""
-        idle = self.engine.step_end_s == NEVER
         attempt = self.engine.submit(request, now_s)
-        self.behind.append(attempt)
-        if idle:
-            self._begin(now_s, 0.0)
+        if self.engine.step_end_s == NEVER:
+            self.engine.begin(now_s)
         return attempt
 
     def step(self) -> None:
         """End the step under way and begin the next."""
         now_s = self.engine.step_end_s
-        before_s = now_s - self._began_s
         self.engine.finish_step()
-        self._begin(now_s, before_s)
-
-    def _begin(self, now_s: float, before_s: float) -> None:
         self.engine.begin(now_s)
-        self._began_s = now_s
-        while self.behind and self.behind[0].scheduled_s is not None:
-            self.lead_s[self.behind.popleft()] = before_s
 
 
 def replay(
@@ -104,11 +90,11 @@ def replay(
     """
     ranks = [_Rank(f"rank-{index}", deployment) for index in range(deployment.ranks)]
     curve: list[TelemetryPoint] = []
-    attempts: list[tuple[_Rank, Attempt]] = []
+    attempts: list[Attempt] = []
     wanted = len(requests) if first is None else first
     for index, logged in enumerate(requests):
         _advance(ranks, logged.queued_s, curve, sample_s)
-        if index >= wanted and all(attempt.finished_s is not None for _, attempt in attempts[:wanted]):
+        if index >= wanted and all(attempt.finished_s is not None for attempt in attempts[:wanted]):
             break
         rank = min(ranks, key=lambda rank: rank.load)
         request = Request(
@@ -118,13 +104,12 @@ def replay(
             output_tokens=logged.output_tokens,
             lane="logged",
         )
-        attempts.append((rank, rank.submit(request, logged.queued_s)))
-    for _, attempt in attempts[:wanted]:
+        attempts.append(rank.submit(request, logged.queued_s))
+    for attempt in attempts[:wanted]:
         while attempt.finished_s is None:
             _advance(ranks, min(rank.engine.step_end_s for rank in ranks), curve, sample_s)
     curve.append(_gauges(ranks, sample_s * (len(curve) + 1)))
-    lag = 1.0 if deployment.asynchronous else 0.0
-    served = tuple(_served(attempt, lag * rank.lead_s[attempt]) for rank, attempt in attempts[:wanted])
+    served = tuple(_served(attempt) for attempt in attempts[:wanted])
     return Replay(
         served=served, curve=tuple(curve), preemptions=sum(rank.engine.counters.preemptions for rank in ranks)
     )
@@ -156,14 +141,14 @@ def _gauges(ranks: Sequence[_Rank], at_s: float) -> TelemetryPoint:
     )
 
 
-def _served(attempt: Attempt, lag_s: float) -> Served:
+def _served(attempt: Attempt) -> Served:
     scheduled_s, first_token_s, finished_s = attempt.scheduled_s, attempt.first_token_s, attempt.finished_s
     if scheduled_s is None or first_token_s is None or finished_s is None:
         raise Fatal(f"request {attempt.request.id} of the log was never answered")
     later = attempt.request.output_tokens - 1
     return Served(
         queue_s=scheduled_s - attempt.arrived_s,
-        prefill_s=first_token_s - scheduled_s + lag_s,
+        prefill_s=first_token_s - scheduled_s,
         tpot_s=(finished_s - first_token_s) / later if later else None,
-        service_s=finished_s - scheduled_s + lag_s,
+        service_s=finished_s - scheduled_s,
     )

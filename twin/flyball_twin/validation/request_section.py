@@ -47,6 +47,8 @@ class Part:
     tpot: Errors
     service: Errors
     """From being scheduled to the last token."""
+    e2e: Errors
+    """From being queued to the last token."""
     queue: Errors
     """Of those that waited for `LEAST_WAIT_S` or longer."""
     queue_p50_s: float
@@ -155,6 +157,7 @@ def part_of(logged: Sequence[LoggedRequest], served: Sequence[Served]) -> Part:
         prefill=errors_of([made.prefill_s / one.prefill_s - 1.0 for one, made in both if one.prefill_s > 0.0]),
         tpot=errors_of([made.tpot_s / one.tpot_s - 1.0 for one, made in both if one.tpot_s and made.tpot_s]),
         service=errors_of([made.service_s / one.service_s - 1.0 for one, made in both if one.service_s > 0.0]),
+        e2e=errors_of([(made.queue_s + made.service_s) / (one.queue_s + one.service_s) - 1.0 for one, made in both]),
         queue=errors_of([made.queue_s / one.queue_s - 1.0 for one, made in both if one.queue_s >= LEAST_WAIT_S]),
         queue_p50_s=float(p50),
         queue_p90_s=float(p90),
@@ -218,6 +221,7 @@ def _groups(result: LogResult) -> list[Group]:
             rows=rows,
             tpot=part.tpot,
             ttft=part.prefill,
+            e2e=part.e2e,
             moe=result.known.deployment.engine.model.experts is not None,
         )
         for load, rows, part in (

@@ -20,8 +20,13 @@ class Errors:
     p50_ape: float | None
     """Median of their absolute values; None without rows, as are the others."""
     p90_ape: float | None
+    mean_ape: float | None
     bias: float | None
     """Median of the errors themselves."""
+
+
+NO_ERRORS = Errors(rows=0, p50_ape=None, p90_ape=None, mean_ape=None, bias=None)
+"""Of a quantity that was not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ class Group:
     rows: int
     tpot: Errors
     ttft: Errors
+    e2e: Errors = NO_ERRORS
+    """From sending a request to its last token."""
     moe: bool = False
     """Whether the model is a mixture of experts."""
 
@@ -96,12 +103,25 @@ class TableKind(Protocol):
 def errors_of(relative: Sequence[float]) -> Errors:
     """Signed relative errors (predicted / measured - 1), summed up; a quantile lies between the two nearest."""
     if not relative:
-        return Errors(rows=0, p50_ape=None, p90_ape=None, bias=None)
+        return NO_ERRORS
     signed = np.asarray(relative, dtype=np.float64)
-    p50, p90 = np.quantile(np.abs(signed), (0.5, 0.9))
-    return Errors(rows=len(relative), p50_ape=float(p50), p90_ape=float(p90), bias=float(np.median(signed)))
+    absolute = np.abs(signed)
+    p50, p90 = np.quantile(absolute, (0.5, 0.9))
+    return Errors(
+        rows=len(relative),
+        p50_ape=float(p50),
+        p90_ape=float(p90),
+        mean_ape=float(absolute.mean()),
+        bias=float(np.median(signed)),
+    )
 
 
 def errors_document(errors: Errors) -> dict[str, float | int | None]:
     """Errors as the report's documents have them."""
-    return {"rows": errors.rows, "p50": errors.p50_ape, "p90": errors.p90_ape, "bias": errors.bias}
+    return {
+        "rows": errors.rows,
+        "p50": errors.p50_ape,
+        "p90": errors.p90_ape,
+        "mean": errors.mean_ape,
+        "bias": errors.bias,
+    }

@@ -48,6 +48,12 @@ class Prediction:
         """The same, of the time per token."""
         return self.tpot_s / self.row.tpot_s - 1.0
 
+    @property
+    def e2e_error(self) -> float:
+        """The same, of the time until the last token."""
+        later = self.row.setting.output_tokens - 1
+        return (self.ttft_s + later * self.tpot_s) / (self.row.ttft_s + later * self.row.tpot_s) - 1.0
+
 
 def load_name(clients: int) -> str:
     """The load of so many clients: up to 16 low, up to 64 mid, beyond high."""
@@ -118,11 +124,15 @@ def by_group(trials: Iterable[Trial]) -> dict[GroupKey, list[Trial]]:
     return dict(sorted(groups.items()))
 
 
-def errors(predictions: Iterable[Prediction]) -> tuple[Errors, Errors]:
-    """Of time per token, and of time to first token where that is scored."""
+def errors(predictions: Iterable[Prediction]) -> tuple[Errors, Errors, Errors]:
+    """Of time per token; and of time to first and to last token, where the first is scored."""
     known = list(predictions)
-    ttft = errors_of([prediction.ttft_error for prediction in known if prediction.scored_ttft])
-    return errors_of([prediction.tpot_error for prediction in known]), ttft
+    scored = [prediction for prediction in known if prediction.scored_ttft]
+    return (
+        errors_of([prediction.tpot_error for prediction in known]),
+        errors_of([prediction.ttft_error for prediction in scored]),
+        errors_of([prediction.e2e_error for prediction in scored]),
+    )
 
 
 class Silicon:
@@ -176,11 +186,12 @@ def _score(scored: Sequence[Prediction], fitted: Sequence[Prediction]) -> dict[s
         ("_moe_in_sample", fitted, True),
     ):
         chosen = [prediction for prediction in predictions if prediction.row.setting.moe is moe]
-        tpot, ttft = errors(chosen)
-        score[f"tpot_median_ape{suffix}"] = tpot.p50_ape
-        score[f"ttft_median_ape{suffix}"] = ttft.p50_ape
+        found = dict(zip(("tpot", "ttft", "e2e"), errors(chosen), strict=True))
+        for name, of in found.items():
+            score[f"{name}_median_ape{suffix}"] = of.p50_ape
+            score[f"{name}_mean_ape{suffix}"] = of.mean_ape
         if predictions is scored:
-            score[f"rows{suffix}"] = tpot.rows
+            score[f"rows{suffix}"] = found["tpot"].rows
     return score
 
 
@@ -194,7 +205,7 @@ def _groups(predictions: Iterable[Prediction]) -> list[Group]:
     groups = []
     for key in sorted(sorted_out, key=lambda key: (*key[:4], order.index(key[4]) if key[4] in order else len(order))):
         moe, model, gpu, backend, load = key
-        tpot, ttft = errors(sorted_out[key])
+        tpot, ttft, e2e = errors(sorted_out[key])
         groups.append(
             Group(
                 table=Silicon.name,
@@ -205,6 +216,7 @@ def _groups(predictions: Iterable[Prediction]) -> list[Group]:
                 rows=tpot.rows,
                 tpot=tpot,
                 ttft=ttft,
+                e2e=e2e,
                 moe=moe,
             )
         )
@@ -215,8 +227,8 @@ def _held_out_line(
     key: GroupKey, scored: Iterable[Prediction], fitted: Iterable[Prediction], constants: Fitted
 ) -> Mapping[str, object]:
     of_group = [prediction for prediction in scored if prediction.row.setting.group == key]
-    tpot, ttft = errors(of_group)
-    tpot_in, ttft_in = errors(prediction for prediction in fitted if prediction.row.setting.group == key)
+    tpot, ttft, _ = errors(of_group)
+    tpot_in, ttft_in, _ = errors(prediction for prediction in fitted if prediction.row.setting.group == key)
     return {
         "model": key[0],
         "backend": key[1],
@@ -229,12 +241,12 @@ def _held_out_line(
     }
 
 
-HEADS = ("rows", "TPOT p50", "p90", "bias", "TTFT p50", "p90", "bias")
+HEADS = ("rows", *(head for of in ("TPOT", "TTFT", "E2E") for head in (f"{of} p50", "p90", "mean", "bias")))
 
 
 def _grid(groups: Iterable[Group]) -> Grid:
     rows = [
-        (f"{group.model} {group.gpu} {group.backend} {group.load}", str(group.rows), *_cells(group.tpot, group.ttft))
+        (f"{group.model} {group.gpu} {group.backend} {group.load}", str(group.rows), *_cells(group.tpot, group.ttft, group.e2e))
         for group in groups
     ]
     return Grid(title="Held out, by group", heads=("model, GPU, backend, load", *HEADS), rows=rows)
@@ -244,15 +256,15 @@ def _held_out_grid(scored: Sequence[Prediction], fitted: Sequence[Prediction]) -
     rows = []
     for moe in (False, True):
         for words, predictions in (("held out", scored), ("in sample", fitted)):
-            tpot, ttft = errors(prediction for prediction in predictions if prediction.row.setting.moe is moe)
+            found = errors(prediction for prediction in predictions if prediction.row.setting.moe is moe)
             name = f"{'mixtures of experts' if moe else 'dense'}, {words}"
-            rows.append((name, str(tpot.rows), *_cells(tpot, ttft)))
+            rows.append((name, str(found[0].rows), *_cells(*found)))
     return Grid(title="All rows", heads=("", *HEADS), rows=rows)
 
 
-def _cells(tpot: Errors, ttft: Errors) -> tuple[str, ...]:
+def _cells(*found: Errors) -> tuple[str, ...]:
     return tuple(
         "-" if value is None else f"{value:{sign}.1%}"
-        for of in (tpot, ttft)
-        for value, sign in ((of.p50_ape, ""), (of.p90_ape, ""), (of.bias, "+"))
+        for of in found
+        for value, sign in ((of.p50_ape, ""), (of.p90_ape, ""), (of.mean_ape, ""), (of.bias, "+"))
     )
