@@ -152,14 +152,15 @@ def run_bare(load: Workload, engines: int, slice_s: float, *, stepped: bool = Fa
 async def run_governed(load: Workload, engines: int, slice_s: float, beat_s: float) -> Ran:
     """With everything that production does: agents, spools, log, owner, pusher, receivers, in mode `control`."""
     plan = scenario(load, engines, slice_s)
-    plan = replace(plan, pools=tuple(replace(pool, policy=POLICY, policy_source="bench") for pool in plan.pools))
+    pools = tuple(replace(pool, policy=POLICY, policy_source="bench") for pool in plan.pools)
+    plan = replace(plan, pools=pools, beat_s=beat_s)
     build: Callable[[Record], Fleet] = partial(build_fleet, plan, 1)
     with TemporaryDirectory(prefix="flyball-bench-") as name:
         folder = Path(name)
         settings = EmbeddedSettings(durability=Durability.OS)
         log = EmbeddedLog.create(folder / "log", partitions=1, settings=settings)
         try:
-            life = Life(log, plan, 1, build, folder, beat_s=beat_s)
+            life = Life(log, plan, 1, build, folder)
             await life.start()
             beats, clock_s, cpu_s = 0, perf_counter(), process_time()
             while life.clock.now_s < slice_s:

@@ -75,7 +75,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "resume": (f"{_OPERATING}.orders", "resume", "Let a paused pool be governed again."),
     "status": (f"{_OPERATING}.status", "status", "What a fleet is doing, and whether anything needs attention."),
     "topics": ("flyball_cli.topics", "topics", "Make or check the topics of a log in Kafka."),
-    "twin": ("flyball_cli.twin_command", "twin", "Simulated fleets: play scenarios, check them, serve small engines."),
+    "twin": ("flyball_cli.twin_command", "twin", "Simulated fleets: scenarios, measurements, small engines."),
     "up": ("flyball_cli.up", "up", "Run every service of a configuration file in one process."),
     "watch": (f"{_OPERATING}.watch", "watch", "A fleet as it goes, and its decisions as they come."),
 }

@@ -4,6 +4,7 @@ A column for each pool, time to the right. The colours are Okabe and Ito's, whic
 can tell apart; fleets differ in their lines as well.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flyball_cli.twin_playing import Played, variant_words
+from flyball_cli.wording import counted
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_twin.life import GOVERNED, UNGOVERNED
 from flyball_twin.observing import Change, RegimeShift
@@ -24,6 +26,7 @@ from flyball_twin.scenario.model import Fault, FaultKind, PoolPlan
 from flyball_twin.scoring import Minute
 
 mpl.use("Agg")  # a file, never a window
+mpl.rcParams["text.parse_math"] = False  # a dollar in a title is a dollar
 
 LOOKS: Mapping[str, tuple[str, Literal["dashed", "solid"]]] = {
     UNGOVERNED: ("#6e6e6e", "dashed"),
@@ -45,6 +48,9 @@ ENGINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 FAULT_COLOUR = "#b33c00"
 POINTS = 60
 """About so many points a line of attainment has: fewer are smoother."""
+DOTS_PER_INCH = 110
+MOST_DOTS = 65_000
+"""Width and height are drawn coarser rather than larger: more than 65,535 dots matplotlib refuses."""
 SEEN = 0.005
 """A regime that is named for less of the run cannot be seen, and has no place in the legend."""
 
@@ -83,7 +89,10 @@ def draw(played: Played, path: Path) -> None:
     notes = "; ".join(f"{kind}: {', '.join(said)}" for kind, said in played.assumed.items())
     if notes:
         figure.supxlabel(fill(f"Assumed, not measured: {notes}", int(17 * width)), fontsize=7, x=0.01, ha="left")
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings():
+        # A title may be in a script that the font lacks: boxes stand for it then, and the rest is as good as ever.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=min(DOTS_PER_INCH, MOST_DOTS / max(figure.get_size_inches())))
 
 
 def _title(played: Played) -> str:
@@ -107,6 +116,7 @@ class PoolPicture:
         self._faults = [
             fault for fault in played.scenario.faults if fault.target in engines and fault.from_s < self._end_s
         ]
+        self._lanes = [rule.lane for rule in pool.lanes]
         self._moments = {name: card.trail.moments(pool.pool) for name, card in played.cards.items()}
         self._colours = dict(zip((engine.engine for engine in pool.engines), cycle(ENGINE_COLOURS), strict=False))
 
@@ -151,7 +161,7 @@ class PoolPicture:
     def _events(self, ax: Axes) -> None:
         """The phases, and below them what goes wrong."""
         ax.axis("off")
-        ax.set_title(f"pool {self._plan.pool}: {len(self._plan.engines)} engines", fontsize=10, loc="left")
+        ax.set_title(f"pool {self._plan.pool}: {counted(len(self._plan.engines), 'engine')}", fontsize=10, loc="left")
         rows = 1 + len(self._faults)
         ax.set_ylim(0.3 - rows, 0.8)
         for phase in self._played.scenario.phases:
@@ -196,7 +206,8 @@ class PoolPicture:
     def _arrivals(self, ax: Axes) -> None:
         card = next(iter(self._played.cards.values()))
         rows = card.tally.timeline(self._plan.pool)
-        lanes = dict.fromkeys(lane for row in rows for lane in row.arrivals)
+        # Of a pool that was asked for nothing, the lanes stand there all the same.
+        lanes = dict.fromkeys(lane for row in rows for lane in row.arrivals) or dict.fromkeys(self._lanes)
         at = [self._times(row.from_s) for row in rows]
         rates = [[row.arrivals.get(lane, 0) / row.length_s for row in rows] for lane in lanes]
         ax.stackplot(at, *rates, labels=list(lanes), colors=["#999999", "#cccccc", "#777777", "#e2e2e2"], step="post")

@@ -43,6 +43,7 @@ def _scenario(scenario: Scenario) -> dict[str, Any]:
         "title": scenario.title,
         "duration_s": scenario.duration_s,
         "grace_s": scenario.grace_s,
+        "beat_s": scenario.beat_s,
         "pools": {
             plan.pool: {"engines": len(plan.engines), "gpus": gpus_of(plan), "balance": plan.balance}
             for plan in scenario.pools
@@ -121,7 +122,7 @@ def _figures(score: Score, plan: PoolPlan, scenario: Scenario) -> dict[str, Any]
         "finished": score.finished,
         "unfinished": dict(score.unfinished),
         "attained": score.attained,
-        "attainment": score.attainment,
+        "attainment": score.attainment if score.arrivals else None,
         "slo_goodput_rps": score.slo_goodput_rps,
         "slo_goodput_per_gpu_h": score.attained / (gpus_of(plan) * scenario.duration_s / HOUR_S),
         "ttft_p50_s": score.ttft_p50_s,

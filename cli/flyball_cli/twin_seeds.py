@@ -13,6 +13,7 @@ from flyball_cli.twin_document import document, spreads
 from flyball_cli.twin_playing import Played, keep_picture, new_folder, new_log, play, play_bare, say, view_of
 from flyball_cli.twin_run import RunOptions
 from flyball_cli.twin_words import print_doings, seconds
+from flyball_cli.wording import counted
 from flyball_twin.scenario.model import PoolPlan, Scenario
 from flyball_twin.scenario.reading import load_scenario
 from flyball_twin.scenario.shortening import shortened
@@ -94,7 +95,8 @@ _LABELS = {
 
 def _table(runs: Sequence[Played], plan: PoolPlan) -> Table:
     names = list(runs[0].cards)
-    table = Table(title=f"{plan.pool}: {len(plan.engines)} engines", title_justify="left", title_style="bold")
+    title = f"{plan.pool}: {counted(len(plan.engines), 'engine')}"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right")

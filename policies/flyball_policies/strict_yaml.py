@@ -58,6 +58,9 @@ def compose(text: str, file: str, max_bytes: int) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise InvalidDocument(f"not YAML: {error.problem}", file=file, line=line, column=column) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InvalidDocument(f"not YAML: the character {text[error.position]!r}", file=file, line=line) from error
     # Of a character that there is none of, or a version beyond all numbers, the scanner raises what `int` and `chr` do.
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise InvalidDocument(f"not YAML: {error}", file=file, line=1) from error
@@ -131,7 +134,8 @@ class DocumentReader:
         except ValueError:
             raise self.wrong(node, f"{text!r} is not a share", "write 8% or 0.08") from None
         if not 0.0 <= value <= 1.0:
-            raise self.wrong(node, f"{text} is not between 0 and 1", f"write {text}%" if 1.0 < value <= 100.0 else "")
+            percent = 1.0 < value <= 100.0 and not text.endswith("%")
+            raise self.wrong(node, f"{text} is not between 0 and 1", f"write {text}%" if percent else "")
         return value
 
     def number(self, low: float, high: float, kind: type[float] | type[int] = float) -> Parse:
@@ -145,7 +149,7 @@ class DocumentReader:
                 wanted = "a whole number" if kind is int else "a number"
                 raise self.wrong(node, f"{text!r} is not {wanted}") from None
             if not low <= value <= high:
-                raise self.wrong(node, f"{text} is not between {low:g} and {high:g}")
+                raise self.wrong(node, f"{text} is not between {low:.10g} and {high:.10g}")
             return value
 
         return parse

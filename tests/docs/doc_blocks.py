@@ -22,6 +22,7 @@ REASONS = frozenset(
         "needs systemd",
         "needs vLLM",
         "needs hosts of your own",
+        "needs tables of others",
         "is a figure",
         "is a layout",
         "is the suite itself",

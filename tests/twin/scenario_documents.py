@@ -9,6 +9,7 @@ duration: 20min
 grace: 30s
 seeds: [1, 2]
 compare: false
+beat: 2s
 pools:
   chat:
     balance: random(2)
@@ -131,6 +132,7 @@ MISTAKES = (
     Mistake(old="duration: 20min", new="duration: 20", said="write 20ms or 20s"),
     Mistake(old="duration: 20min", new="duration: 0s", said="longer than nothing", form=False),
     Mistake(old="grace: 30s", new="grace: soon", said="'soon' is not a duration"),
+    Mistake(old="beat: 2s", new="beat: 6s", said="a beat lasts 0.1 to 5 s", form=False),
     Mistake(old="seeds: [1, 2]", new="seeds: []", said="at least 1 is wanted"),
     Mistake(old="seeds: [1, 2]", new="seeds: [1.5]", said="'1.5' is not a whole number"),
     Mistake(old="seeds: [1, 2]", new='seeds: ["1"]', said="'1' is not a number"),

@@ -5,16 +5,15 @@ from dataclasses import replace
 import pytest
 
 from flyball_twin.physics import ENGINE_MODEL, FLASH_ATTN
-from flyball_twin.scheduling import BatchPolicy, Scheduling
+from flyball_twin.scheduling import AS_VLLM, BatchPolicy, Scheduling, scheduling_of
 from flyball_twin.validation.closed_loop import ClientLoad, ClosedLoop, LoopRun, Serving
 
 HOST_S = 0.004
 
 
-def seen(load: ClientLoad, *, policy: BatchPolicy = BatchPolicy.MIXED, singly: bool = True) -> LoopRun:
+def seen(load: ClientLoad, scheduling: Scheduling = AS_VLLM) -> LoopRun:
     """What the clients of the usual engine see."""
-    serving = Serving(engine=ENGINE_MODEL, scheduling=Scheduling(policy=policy), singly=singly)
-    return ClosedLoop(serving, load, HOST_S).run()
+    return ClosedLoop(Serving(engine=ENGINE_MODEL, scheduling=scheduling), load, HOST_S).run()
 
 
 def test_one_client_waits_for_its_own_steps_alone() -> None:
@@ -33,12 +32,13 @@ def test_every_client_has_its_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "singly"),
+    "scheduling",
     [
-        (BatchPolicy.MIXED, True),
-        (BatchPolicy.MIXED, False),
-        (BatchPolicy.PREFILL_FIRST, False),
-        (BatchPolicy.IN_FLIGHT, True),
+        scheduling_of("vllm"),
+        replace(AS_VLLM, one_prompt_a_step=False),
+        Scheduling(),
+        scheduling_of("sglang"),
+        scheduling_of("trtllm"),
     ],
 )
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_every_client_has_its_rounds() -> None:
         ClientLoad(clients=90, prompt_tokens=3000, output_tokens=40),
     ],
 )
-def test_the_steps_account_for_the_clients_time(policy: BatchPolicy, load: ClientLoad, *, singly: bool) -> None:
+def test_the_steps_account_for_the_clients_time(load: ClientLoad, scheduling: Scheduling) -> None:
     """Under the constants it was played with, the closed form over a run's steps is what its clients measured."""
-    run = seen(load, policy=policy, singly=singly)
+    run = seen(load, scheduling)
 
     cost = ENGINE_MODEL.cost(FLASH_ATTN)
     step_s = [cost.step_s(piece.decodes, piece.context, piece.chunks) for piece in run.pieces]
@@ -64,8 +64,9 @@ def test_prompts_enter_one_a_step() -> None:
     """Where prompts enter singly the first of many waits for its own prefill alone, the last for all."""
     engine = replace(ENGINE_MODEL, max_batched_tokens=16384)
     load = ClientLoad(clients=8, prompt_tokens=1000, output_tokens=2, rounds=1)
-    apart = ClosedLoop(Serving(engine=engine, scheduling=Scheduling(), singly=True), load, 0.0).run()
-    together = ClosedLoop(Serving(engine=engine, scheduling=Scheduling(), singly=False), load, 0.0).run()
+    many = replace(AS_VLLM, one_prompt_a_step=False)
+    apart = ClosedLoop(Serving(engine=engine, scheduling=AS_VLLM), load, 0.0).run()
+    together = ClosedLoop(Serving(engine=engine, scheduling=many), load, 0.0).run()
 
     assert [len(piece.chunks) for piece in apart.pieces if piece.chunks] == [1] * len(
         [piece for piece in apart.pieces if piece.chunks]

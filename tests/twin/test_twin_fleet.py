@@ -19,6 +19,7 @@ from flyball_twin.gateway import Gateway
 from flyball_twin.outcomes import Outcome, Status
 from flyball_twin.physics import ENGINE_MODEL
 from flyball_twin.scenario.model import Fault, FaultKind
+from flyball_twin.scheduling import PLAIN
 from flyball_twin.scoring import Slo
 from flyball_twin.tallies import Tally
 from flyball_twin.traffic.seam import NEVER, Listed
@@ -159,7 +160,7 @@ def test_virtual_time_is_exact_however_a_run_is_cut(
 def test_a_step_that_ends_after_the_stop_has_not_happened_yet() -> None:
     """Nothing later than the time asked for shows in outcomes or counters."""
     fleet = fleet_of(1, [ask(0, 1.0, prompt=100, output=2)])
-    first_s = 1.0 + prefill_s(100)
+    first_s = 1.0 + ENGINE_MODEL.path_s(100) + prefill_s(100)
     last_s = first_s + ENGINE_MODEL.cost("graphs").step_s(1, 100)
     fleet.run_until(first_s - 1e-9)
 
@@ -225,12 +226,42 @@ def test_counters_are_those_of_the_moment_within_a_long_stretch() -> None:
 
 
 def test_room_made_by_a_finish_is_used_at_that_moment() -> None:
-    """With a cap of 1, the queued request starts exactly when the one before it ends."""
+    """With a cap of 1, the queued request is sent exactly when the one before it ends."""
     fleet = fleet_of(1, [ask(0, 0.0), ask(1, 0.0)])
     fleet.gateway.set_cap(E0, 1)
     outcomes = play(fleet, 10.0)
 
-    assert outcomes[1].first_token_s == outcomes[0].finished_s + prefill_s(100)
+    assert outcomes[1].first_token_s == outcomes[0].finished_s + ENGINE_MODEL.path_s(100) + prefill_s(100)
+
+
+def test_a_request_on_its_path_is_in_flight_and_not_yet_the_engines() -> None:
+    """Its gateway counts it, its engine does not; its time to first token has the path, its time in the queue not."""
+    fleet = fleet_of(1, [ask(0, 1.0, prompt=5000)])
+    path_s = ENGINE_MODEL.path_s(5000)
+    fleet.run_until(1.0 + 0.99 * path_s)
+    engine = fleet.engines[E0]
+
+    assert path_s > ENGINE_MODEL.path_s(50) > 0.0
+    assert (fleet.open, fleet.gateway.in_flight(E0), len(list(engine.batch)), engine.step_end_s) == (1, 1, 0, NEVER)
+    fleet.run_until(1.0 + path_s)
+
+    assert (engine.batch.running, engine.step_end_s) == (1, 1.0 + path_s + prefill_s(5000))
+    outcome = play(fleet, 10.0)[0]
+    counters = engine.counters
+
+    assert outcome.ttft_s == pytest.approx(path_s + prefill_s(5000))
+    assert (counters.ttft_s_sum, counters.e2e_s_sum) == (outcome.ttft_s, outcome.e2e_s)
+    assert counters.queue_s_sum == 0.0
+
+
+def test_shorter_prompts_overtake_on_their_path() -> None:
+    """Paths end in the order of their lengths, those of equal length in the order of arrival; and share a step."""
+    model = replace(ENGINE_MODEL, fitted=replace(ENGINE_MODEL.constants, ttft_per_token_s=1e-4))
+    engine = Engine(E0, model, "graphs", scheduling=PLAIN)
+    requests = [ask(0, 0.0, prompt=900), ask(1, 0.0), ask(2, 0.0)]
+    outcomes = play(Fleet.single([engine], Gateway([E0], LANES), requests), 10.0)
+
+    assert outcomes[1].first_token_s == outcomes[2].first_token_s < outcomes[0].first_token_s
 
 
 def test_room_made_by_a_setting_is_used_when_forwarded() -> None:
@@ -338,7 +369,7 @@ def test_a_lane_may_wait_only_so_long() -> None:
     assert [outcomes[id_].status for id_ in range(3)] == [Status.FINISHED, Status.ABANDONED, Status.FINISHED]
     assert (outcomes[1].ended_s, outcomes[1].engine, outcomes[1].attempts) == (1.5, None, 0)
     assert outcomes[1].reason == "no room within 1 s"
-    assert outcomes[2].first_token_s == outcomes[0].finished_s + prefill_s(100)
+    assert outcomes[2].first_token_s == outcomes[0].finished_s + ENGINE_MODEL.path_s(100) + prefill_s(100)
     assert gateway.queued == 0
 
 

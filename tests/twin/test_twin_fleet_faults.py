@@ -160,6 +160,32 @@ def test_a_request_is_sent_again_only_so_often() -> None:
     assert outcomes[0].first_token_s == NEVER
 
 
+def test_a_request_on_its_path_to_an_engine_that_dies_had_not_begun() -> None:
+    """It goes elsewhere at once, on a path of its own, and nothing of it comes to the engine once that is up again."""
+    path_s = ENGINE_MODEL.path_s(100)
+    struck_s = 1.0 + 0.5 * path_s
+    fleet = fleet_of(2, [ask(0, 1.0), ask(1, 1.0)], faults=[fault(FaultKind.DEAD, E0, struck_s, struck_s + 1.0)])
+    outcomes = play(fleet, 100.0)
+
+    assert [(item.engine, item.attempts, item.status) for item in outcomes.values()] == [
+        (E1, 2, Status.FINISHED),
+        (E1, 1, Status.FINISHED),
+    ]
+    assert outcomes[0].first_token_s > struck_s + path_s
+    assert (fleet.gateway.in_flight(E0), fleet.gateway.in_flight(E1), fleet.engines[E0].counters.steps) == (0, 0, 0)
+    assert fleet.engines[E0].ready
+
+
+def test_a_request_whose_path_is_cut_again_and_again_is_lost() -> None:
+    """Retries on the path count as any others."""
+    apart_s = COLD_S + 0.5 * ENGINE_MODEL.path_s(100)
+    faults = [fault(FaultKind.DEAD, E0, 1.0 + at * apart_s, 1.0001 + at * apart_s) for at in range(9)]
+    outcomes = play(fleet_of(1, [ask(0, 0.999)], faults=faults), 1000.0)
+
+    assert (outcomes[0].status, outcomes[0].attempts) == (Status.LOST, 1 + RETRIES)
+    assert (outcomes[0].engine, outcomes[0].reason) == (E0, "e0 went down once too often")
+
+
 def test_attempts_are_those_of_one_request_alone() -> None:
     """An id that comes again, once its first bearer has ended, starts anew."""
     requests = [ask(0, 0.0, prompt=60_000), ask(0, 90.0)]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence as Items
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,7 +13,7 @@ from flyball_twin.counters import Counters
 from flyball_twin.engine import NEVER, Engine
 from flyball_twin.leaping import DecodeLines, Stretch
 from flyball_twin.physics import ENGINE_MODEL, Chunk, EngineModel, GpuCondition
-from flyball_twin.scheduling import AS_VLLM, BatchPolicy, Scheduling
+from flyball_twin.scheduling import AS_VLLM, PLAIN, Scheduling, scheduling_of
 from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 from twin_parts import with_blocks
@@ -137,22 +137,26 @@ WORKLOADS = {
     "by priority, preempted": Workload(
         requests=drawn(160, 1.5, (1500, 14_000), (50, 900), priorities=3),
         model=with_blocks(3000),
-        scheduling=Scheduling(priority=True),
+        scheduling=replace(AS_VLLM, priority=True),
         preempts=True,
     ),
     "shared prefixes": Workload(
         requests=drawn(200, 2.5, (1500, 14_000), (50, 900), prefixes=6),
         model=with_blocks(3000),
-        scheduling=Scheduling(prefix_cache=True),
+        scheduling=replace(AS_VLLM, prefix_cache=True),
         preempts=True,
     ),
-    "prefills first": Workload(
-        requests=drawn(300, 4.0, (20, 8000), (5, 600)), scheduling=Scheduling(policy=BatchPolicy.PREFILL_FIRST)
+    "nothing ahead": Workload(requests=drawn(300, 4.0, (20, 4000), (5, 600)), scheduling=PLAIN),
+    "three steps ahead, by priority": Workload(
+        requests=drawn(300, 5.0, (20, 4000), (5, 600), priorities=3),
+        changes=((10.0, setting(BATCH_CAP, 6)), (40.0, setting(BATCH_CAP, 256))),
+        scheduling=Scheduling(steps_ahead=3, priority=True),
     ),
+    "prefills first": Workload(requests=drawn(300, 4.0, (20, 8000), (5, 600)), scheduling=scheduling_of("sglang")),
     "in flight": Workload(
         requests=drawn(160, 1.5, (1500, 14_000), (50, 900)),
         model=with_blocks(3000),
-        scheduling=Scheduling(policy=BatchPolicy.IN_FLIGHT),
+        scheduling=scheduling_of("trtllm"),
     ),
     "stalled": Workload(
         requests=drawn(200, 3.0, (50, 2000), (20, 500)),
@@ -253,8 +257,12 @@ def test_looking_changes_nothing(looks: list[float], blocks: int) -> None:
     assert ends[0] == ends[1]
 
 
-def test_an_arrival_waits_for_the_end_of_the_step_under_way() -> None:
-    """It starts at the first end of a step after it came, also if it came at the very end of one."""
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_an_arrival_waits_for_the_steps_that_are_made_already(ahead: int) -> None:
+    """It starts at the end of the step under way, also if it came at the very start of that, and of those made ahead.
+
+    It has left the queue when the batch of its step was made: when the step before began, if that is ahead.
+    """
     stepped = Engine(EngineId("e0"), ENGINE_MODEL, "flash_attn", stepped=True)
     stepped.submit(Request(id=0, arrival_s=0.0, prompt_tokens=100, output_tokens=500, lane=""), 0.0)
     stepped.begin(0.0)
@@ -263,17 +271,35 @@ def test_an_arrival_waits_for_the_end_of_the_step_under_way() -> None:
         ends_s.append(stepped.step_end_s)
         stepped.finish_step()
         stepped.begin(ends_s[-1])
-    for number in (7, 200, 498):
+    scheduling = Scheduling(steps_ahead=ahead)
+    for number in (7, 200, 495):
         for share in (0.0, 0.001, 0.5, 0.999):
-            engine = Engine(EngineId("e0"), ENGINE_MODEL, "flash_attn")
+            engine = Engine(EngineId("e0"), ENGINE_MODEL, "flash_attn", scheduling=scheduling)
             engine.submit(Request(id=0, arrival_s=0.0, prompt_tokens=100, output_tokens=500, lane=""), 0.0)
             engine.begin(0.0)
             at_s = ends_s[number] + share * (ends_s[number + 1] - ends_s[number]) + 1e-9
             engine.run(at_s, lambda _: None)
             late = engine.submit(Request(id=1, arrival_s=at_s, prompt_tokens=100, output_tokens=1, lane=""), at_s)
-            engine.run(at_s + 0.1, lambda _: None)
+            engine.run(at_s + 0.2, lambda _: None)
+            begins = number + 1 + ahead
+            step_s = ENGINE_MODEL.cost("flash_attn").step_s(1, 100 + begins, [(0, 100)])
 
-            assert late.scheduled_s == pytest.approx(ends_s[number + 1], abs=1e-6)
+            assert late.first_token_s == pytest.approx(ends_s[begins] + step_s, abs=1e-6)
+            assert late.scheduled_s == pytest.approx(ends_s[begins - min(1, ahead)], abs=1e-6)
+
+
+def test_on_an_idle_engine_there_is_nothing_to_be_ahead_of() -> None:
+    """What finds nothing running begins at once, and so does what came within the last step of all others."""
+    engine = Engine(EngineId("e0"), ENGINE_MODEL, "flash_attn")
+    first = engine.submit(Request(id=0, arrival_s=3.0, prompt_tokens=100, output_tokens=1, lane=""), 3.0)
+    engine.begin(3.0)
+    end_s = engine.step_end_s
+    late = engine.submit(Request(id=1, arrival_s=3.001, prompt_tokens=100, output_tokens=1, lane=""), 3.001)
+    engine.run(end_s, lambda _: None)
+
+    assert (first.first_token_s, first.scheduled_s) == (end_s, 3.0)
+    assert engine.step_end_s == pytest.approx(end_s + ENGINE_MODEL.cost("flash_attn").step_s(0, 0, [(0, 100)]))
+    assert late.scheduled_s == 3.001
 
 
 def test_who_has_to_wait_anyway_does_not_cut_a_leap_short() -> None:

@@ -1,6 +1,7 @@
 """A scenario plays through the production control plane: pools apart, runs repeatable, logs sound."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from flyball_controller.replay import Verdict, replay_log
 from flyball_core.errors import Rejected
 from flyball_core.frames import Frame
 from flyball_core.ids import PoolId
-from flyball_core.inputs import Attach, PolicyText, TargetKind
+from flyball_core.inputs import Attach, PolicyText, TargetKind, Tick
 from flyball_log.interface import Topic
 from flyball_proto.codec import decode_input
 from flyball_twin.life import GOVERNED, UNGOVERNED
@@ -47,6 +48,18 @@ async def test_every_pool_has_its_own_order_and_receivers(lived: Lived) -> None:
         (TargetKind.GATEWAY, "chat", "gateway-0"),
         (TargetKind.GATEWAY, "answers", "gateway-0"),
     }
+
+
+async def test_a_beat_is_as_long_as_the_scenario_says(folder: Path) -> None:
+    """A beat of 5 s: the fleets, the agents and the owner go 5 s at a time, and all frames are taken."""
+    slow = await live(replace(scenario(), beat_s=5.0, compare=False), folder / "slow")
+    bodies = [decode_input(0, value).body for value in await slow.written(Topic.INPUTS)]
+    ticks = [body for body in bodies if isinstance(body, Tick)]
+
+    assert {5.0} == {tick.interval_s for tick in ticks[1:]}
+    assert slow.life.clock.now_s == pytest.approx(scenario().end_s, abs=5.0)
+    assert 0 == slow.frames.rejected
+    assert slow.frames.sent == slow.frames.delivered > 0
 
 
 async def test_only_what_is_in_control_is_changed(lived: Lived) -> None:

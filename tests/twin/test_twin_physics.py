@@ -288,3 +288,12 @@ def test_limits_beyond_those_it_started_with_are_priced_too() -> None:
 
     assert cost.step_s(8, 8000) < cost.step_s(2000, 8000)
     assert cost.step_s(0, 0, [(0, 512)]) < cost.step_s(0, 0, [(0, 9000)])
+
+
+def test_a_request_path_is_its_backends_constants() -> None:
+    """A base and a little for each token of the prompt, by what was fitted, or by the constants in its place."""
+    slow = replace(ENGINE_MODEL, fitted=replace(ENGINE_MODEL.constants, ttft_base_s=0.25, ttft_per_token_s=1e-3))
+
+    assert slow.path_s(100) == 0.35
+    assert 0.0 < ENGINE_MODEL.path_s(0) < ENGINE_MODEL.path_s(10_000) < 0.1
+    assert replace(ENGINE_MODEL, backend="trtllm").path_s(0) != ENGINE_MODEL.path_s(0)

@@ -7,11 +7,11 @@ import pytest
 
 from flyball_core.errors import Rejected
 from flyball_twin.outcomes import Outcome
-from flyball_twin.scenario.building import build_fleet, build_traffic
+from flyball_twin.scenario.building import build_fleet, build_traffic, scheduling
 from flyball_twin.scenario.estimate import estimate, notes
 from flyball_twin.scenario.model import Scenario, TraceSource
 from flyball_twin.scenario.reading import load_scenario, scenario_of
-from flyball_twin.scheduling import BatchPolicy
+from flyball_twin.scheduling import AS_VLLM, BatchPolicy, scheduling_of
 from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 from scenario_documents import good
@@ -83,6 +83,7 @@ def test_engines_are_built_as_planned() -> None:
         slow.scheduling.prefix_cache,
         slow.scheduling.draft_acceptance,
     )
+    assert (1, False) == (slow.scheduling.steps_ahead, slow.scheduling.one_prompt_a_step)
     assert "A100" in slow.model.gpu.name
     assert {"realtime", "bulk"} == set(chat.gateway.lanes)
     assert (45.0, NEVER) == (chat.gateway.timeout_s("bulk"), chat.gateway.timeout_s("realtime"))
@@ -165,3 +166,23 @@ def test_a_trace_that_ends_early_is_noted() -> None:
     assert "ends after 300 s of 600 s" in note
     assert () == notes(one("trace: {name: mooncake_conversation, speed: 3, repeat: true}"))
     assert () == notes(one("trace: {name: mooncake_conversation, speed: 3, splice: 1min}"))
+
+
+@pytest.mark.parametrize(("backend", "singly"), [("vllm", True), ("sglang", False), ("trtllm", True)])
+def test_engines_schedule_as_their_backend_does_by_itself(backend: str, singly: bool) -> None:  # noqa: FBT001 - a parameter
+    """All make a step's batch while the one before runs; prompts come one a step where measured engines let them."""
+    plan = next(iter(EVERYTHING.pools)).engines[0]
+    made = scheduling(replace(plan, backend=backend))
+
+    assert (made.policy, made.steps_ahead, made.one_prompt_a_step) == (
+        scheduling_of(backend).policy,
+        1,
+        singly,
+    )
+    assert scheduling_of("vllm") is AS_VLLM
+
+
+def test_a_backend_that_nobody_knows_is_refused() -> None:
+    """With those that there are."""
+    with pytest.raises(Rejected, match="backend takes one of vllm, sglang, trtllm, not 'tgi'"):
+        scheduling_of("tgi")

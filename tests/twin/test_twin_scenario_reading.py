@@ -49,7 +49,8 @@ def test_every_section_means_what_it_says() -> None:
     found = read(good())
 
     assert ("everything", "Everything at once") == (found.name, found.title)
-    assert (1200.0, 30.0, (1, 2), False) == (found.duration_s, found.grace_s, found.seeds, found.compare)
+    assert (1200.0, 30.0, 2.0, (1, 2)) == (found.duration_s, found.grace_s, found.beat_s, found.seeds)
+    assert not found.compare
     chat, code, jumps, day, drawn, recorded = found.streams
     assert (
         Stream(
@@ -161,7 +162,7 @@ def test_a_policy_is_inline_a_preset_or_a_file(tmp_path: Path) -> None:
     """Whichever it is, its text is a policy document, and it is told where it came from."""
     inline = read(good()).pools[0]
     assert ("realtime", "bulk") == tuple(lane.name for lane in read_document(inline.policy).lanes)
-    assert "here/everything.yaml:30" == inline.policy_source
+    assert "here/everything.yaml:31" == inline.policy_source
 
     named = read(SMALL.replace("POLICY", "policy: demo").replace("conv_h1", "conv_h1\n    lanes: bulk"))
     assert (preset("demo"), "preset demo") == (named.pools[0].policy, named.pools[0].policy_source)

@@ -259,6 +259,56 @@ def test_by_priority_the_urgent_go_first_and_the_others_are_preempted() -> None:
     assert (low.generated, high.generated, middle.generated) == (60, 60, 2)
 
 
+def test_a_request_is_in_no_step_whose_batch_was_made_before_it_came() -> None:
+    """It waits for its first step while others run, and each step until then is planned alone; else it need not."""
+    batch = Batch(1000)
+    first, late = sequence(0, 10, 50), sequence(1, 10, 50)
+    first.from_step = 7
+    batch.queue(first, 256)
+    run_step(batch)
+
+    assert (batch.running, batch.ended) == (1, 1)
+    late.from_step = 3
+    batch.queue(late, 256)
+    let_in = []
+    for _ in range(3):
+        assert batch.plan(256, 8192) == 1
+        let_in.append(late in [item for item, _ in batch.chunks])
+        batch.settle()
+    assert let_in == [False, False, True]
+
+
+def test_the_urgent_that_came_too_late_for_a_step_leave_it_to_others() -> None:
+    """By priority, a step takes the first of those that were there when its batch was made."""
+    batch = Batch(1000, Scheduling(priority=True))
+    batch.queue(sequence(0, 10, 50, priority=1), 256)
+    run_step(batch)
+    urgent, other = sequence(1, 10, 50, priority=0), sequence(2, 10, 50, priority=2)
+    urgent.from_step = 2
+    batch.queue(urgent, 256)
+    batch.queue(other, 256)
+    entered = []
+    for _ in range(2):
+        batch.plan(256, 8192)
+        entered.append([item for item, _ in batch.chunks])
+        batch.settle()
+
+    assert entered == [[other], [urgent]]
+
+
+def test_one_prompt_enters_a_step_where_that_is_so() -> None:
+    """However many wait and fit; pieces of one that is under way go on beside it."""
+    batch = Batch(1000, Scheduling(one_prompt_a_step=True))
+    batch.waiting.extend([sequence(0, 150, 5), sequence(1, 20, 5), sequence(2, 20, 5)])
+    entered = []
+    for _ in range(3):
+        batch.plan(256, 100)
+        entered.append([(item.request.id, chunk) for item, chunk in batch.chunks])
+        batch.settle()
+
+    assert entered == [[(0, 100)], [(0, 50), (1, 20)], [(2, 20)]]
+
+
 def test_a_step_that_preempts_is_planned_alone() -> None:
     """What it has freed may let in somebody else at the next: a small urgent request, not the large one that went."""
     batch = Batch(20, Scheduling(priority=True))

@@ -75,5 +75,6 @@ def test_errors_are_summed_up_as_said() -> None:
     found = errors_of([-0.1, 0.2, 0.3])
 
     assert (found.rows, found.p50_ape, found.bias) == (3, 0.2, 0.2)
+    assert found.mean_ape == pytest.approx(0.2)
     assert found.p90_ape == pytest.approx(0.28)
     assert errors_of([]).p50_ape is None

@@ -75,6 +75,10 @@ class _Member:
     """Changes between stalled and not, so that a check knows whether it is about the latest."""
 
 
+_Sent = tuple[Request, _Member, float]
+"""What is on its path, to where and since when."""
+
+
 class Fleet:
     """Pools behind one front, fed by `traffic`, disturbed by `faults`; `record` is told what becomes of each request.
 
@@ -108,11 +112,9 @@ class Fleet:
             raise Rejected("two engines of a fleet have the same id")
         self._members = [_member(engine, pool, index) for index, (engine, pool) in enumerate(placed)]
         self._by_id = {member.engine.id: member for member in self._members}
-        self._ends: list[tuple[float, int]] = []
-        """A heap of the ends of steps, which count only if they are their member's `due_s`; and, numbered beyond all
-        members, of the ends of paths, which count only if they are in `_paths`."""
-        self._paths: dict[int, tuple[Request, _Member, float]] = {}
-        """What is on its path to an engine, and since when."""
+        self._ends: list[tuple[float, int, _Sent | None]] = []
+        """A heap of the ends of steps, each with its member's number, which count only if they are its `due_s`; and of
+        the ends of paths, numbered beyond all members in the order in which they began."""
         self._sent = len(placed)
         self._closed = False
         for at_s, engine in self.schedule.edges():
@@ -187,7 +189,7 @@ class Fleet:
             self._forward(pool)
 
     def _forward(self, pool: Pool) -> None:
-        reached: dict[int, _Member] = {}
+        reached: list[_Member] = []
         front, now_s = self._front, self.now_s
         while (routed := front.next(pool)) is not None:
             request, engine_id = routed
@@ -200,29 +202,26 @@ class Fleet:
             path_s = member.path_base_s + member.path_per_token_s * request.prompt_tokens
             if path_s > 0.0:
                 self._sent += 1
-                self._paths[self._sent] = request, member, now_s
-                heapq.heappush(self._ends, (now_s + path_s, self._sent))
+                heapq.heappush(self._ends, (now_s + path_s, self._sent, (request, member, now_s)))
                 continue
             member.engine.submit(request, now_s)
-            reached[member.index] = member
+            reached.append(member)
         self._begin(reached)
 
     def _end_paths(self, now_s: float) -> None:
         """All paths that end now."""
-        ends, count = self._ends, len(self._members)
-        reached: dict[int, _Member] = {}
-        while ends and ends[0][0] == now_s and ends[0][1] >= count:
-            sent = self._paths.pop(heapq.heappop(ends)[1], None)
-            if sent is not None:
-                request, member, sent_s = sent
-                member.engine.submit(request, now_s, sent_s)
-                reached[member.index] = member
+        ends = self._ends
+        reached: list[_Member] = []
+        while ends and ends[0][0] == now_s and (sent := ends[0][2]) is not None:
+            heapq.heappop(ends)
+            request, member, sent_s = sent
+            member.engine.submit(request, now_s, sent_s)
+            reached.append(member)
         self._begin(reached)
 
-    def _begin(self, reached: dict[int, _Member]) -> None:
-        """Engines have got requests."""
-        # Only now, so that what was sent on together may share a step.
-        for member in reached.values():
+    def _begin(self, reached: list[_Member]) -> None:
+        """These have got requests: only now do they begin, so that what came together may share a step."""
+        for member in reached:
             member.engine.begin(self.now_s)
             self._watch(member)
 
@@ -232,7 +231,7 @@ class Fleet:
         if end_s != member.due_s:
             member.due_s = end_s
             if end_s != NEVER:
-                heapq.heappush(self._ends, (end_s, member.index))
+                heapq.heappush(self._ends, (end_s, member.index, None))
 
     def _settle(self, until_s: float) -> float:
         """Settle all steps that end before the next event, and by `until_s`; when that event is due.
@@ -241,12 +240,11 @@ class Fleet:
         let a session go on.
         """
         ends, members, traffic = self._ends, self._members, self._traffic
-        count = len(members)
         event_s = min(traffic.next_s(), self._timers.next_s())
         limit_s = min(event_s, until_s)
         while ends and ends[0][0] <= limit_s:
-            end_s, index = ends[0]
-            if index >= count:
+            end_s, index, sent = ends[0]
+            if sent is not None:
                 self.now_s = end_s
                 self._end_paths(end_s)
                 continue
@@ -263,7 +261,7 @@ class Fleet:
             next_s = engine.step_end_s
             if not finished and next_s != NEVER:
                 member.due_s = next_s
-                heapq.heapreplace(ends, (next_s, index))
+                heapq.heapreplace(ends, (next_s, index, None))
                 continue
             self._watch(member)
             if traffic.next_s() < event_s:
@@ -319,8 +317,9 @@ class Fleet:
 
     def _turned_back(self, member: _Member) -> list[Request]:
         """What was on its path to an engine, and has to go elsewhere."""
-        numbers = [number for number, (_, to, _) in self._paths.items() if to is member]
-        return [self._paths.pop(number)[0] for number in numbers]
+        ends = sorted(self._ends)
+        self._ends[:] = [end for end in ends if end[2] is None or end[2][1] is not member]
+        return [sent[0] for _, _, sent in ends if sent is not None and sent[1] is member]
 
     def _go_down(self, member: _Member, aborted: Iterable[Sequence]) -> None:
         """Break the connections of an engine that is gone, and send on what can be sent on."""
@@ -343,9 +342,8 @@ class Fleet:
 
 
 def _member(engine: Engine, pool: Pool, index: int) -> _Member:
-    base_s = engine.model.path_s(0)
-    per_token_s = engine.model.path_s(1) - base_s
-    return _Member(engine, pool, index, engine.longest_request_tokens(), base_s, per_token_s)
+    path = engine.model.constants
+    return _Member(engine, pool, index, engine.longest_request_tokens(), path.ttft_base_s, path.ttft_per_token_s)
 
 
 def _nothing_ends(finished: list[Sequence]) -> None:

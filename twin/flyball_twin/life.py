@@ -1,6 +1,6 @@
 """A run in virtual time through the production code: agents, log, owner, pusher, receivers.
 
-One beat is one second of virtual time: the fleets advance, the agents sample, spool and
+A beat is `Scenario.beat_s` of virtual time, one second by default: the fleets advance, the agents sample, spool and
 ship, the owner ticks, the pusher pushes, the receivers answer. The order within a beat is
 fixed and everything that could be random is seeded, so a run is a function of its scenario
 and seed, whichever log it goes through. Where the scenario compares, an ungoverned fleet of
@@ -34,9 +34,6 @@ from flyball_twin.seats import EngineSeat, GatewaySeat
 GOVERNED = "flyball"
 UNGOVERNED = "static"
 """What the two fleets are called."""
-
-BEAT_S = 1.0
-"""How often production's owners tick and agents sample unless told otherwise."""
 
 WALL_AT_START_S = 1_700_092_800.0
 """2023-11-16, 00:00 UTC: the day of the chat trace. A wall time that does not run makes runs alike."""
@@ -83,19 +80,15 @@ class Life:
         seed: int,
         build: Callable[[Record], Fleet],
         folder: Path,
-        *,
-        beat_s: float = BEAT_S,
     ) -> None:
         """`build` makes a fleet at time 0, alike each time; `folder` takes spools and receivers' stores.
-
-        `beat_s` is `controller.tick` and `agent.period` in one, at most 5 s as in life.
 
         The fleet it makes tells the record that it is given. `folder` must be new to the run. Raises `Rejected` for a
         fault of a node that there is not.
         """
         self.scenario = scenario
         self.clock = VirtualClock(WALL_AT_START_S)
-        self._log, self._folder, self._seed, self._beat_s = log, folder, seed, beat_s
+        self._log, self._folder, self._seed, self._beat_s = log, folder, seed, scenario.beat_s
         nodes = nodes_of(scenario.pools)
         check_node_faults(nodes, scenario.faults)
         self._nodes = {node: NodeClock(self.clock, node.name, scenario.faults) for node in nodes}

@@ -103,16 +103,18 @@ def _stream(scenario: Scenario, index: int, stream: Stream, seed: int) -> Asking
     lots = Lots(pools, stream.lanes, priorities, salt)
     if isinstance(stream.source, SessionSource):
         return _sessions(scenario, index, stream, stream.source, lots)
-    drafts = _drafts(scenario, stream.source, Random(f"{salt}/source"))
+    drafts = _drafts(scenario, stream.source, Random(f"{salt}/source"), stream.to_s - stream.from_s)
     return OpenStream(index, drafts, lots, stream.from_s, stream.to_s)
 
 
-def _drafts(scenario: Scenario, source: TraceSource | MmppSource | DiurnalSource, rng: Random) -> Iterator[Draft]:
+def _drafts(
+    scenario: Scenario, source: TraceSource | MmppSource | DiurnalSource, rng: Random, until_s: float
+) -> Iterator[Draft]:
     if isinstance(source, MmppSource):
-        return play_mmpp(source, rng)
+        return play_mmpp(source, rng, until_s)
     if isinstance(source, DiurnalSource):
         return play_diurnal(source, rng)
-    return play_trace(source, open_trace(find_trace(source.trace, scenario.folder)), rng)
+    return play_trace(source, open_trace(find_trace(source.trace, scenario.folder)), rng, until_s)
 
 
 def _sessions(scenario: Scenario, index: int, stream: Stream, source: SessionSource, lots: Lots) -> SessionStream:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyball_core.ids import PoolId
+from flyball_twin.engine_knobs import live_knobs
 from flyball_twin.physics import BLOCK_TOKENS, EngineModel
 from flyball_twin.physics.variants import variant_named
 from flyball_twin.scenario.building import build_traffic, engine_model
@@ -62,6 +63,8 @@ class _Sum:
 def estimate(scenario: Scenario) -> tuple[PoolEstimate, ...]:
     """What each pool is asked. Raises `Rejected` for a trace or an engine that cannot be built."""
     models = {plan.pool: [engine_model(scenario, engine) for engine in plan.engines] for plan in scenario.pools}
+    for model in (model for found in models.values() for model in found):
+        live_knobs(model)  # which refuses a budget too small for the batch
     longest = {pool: min(_longest(model) for model in found) for pool, found in models.items()}
     sums, drawn_s = _draw(scenario, {str(pool): tokens for pool, tokens in longest.items()})
     whole = scenario.duration_s / drawn_s

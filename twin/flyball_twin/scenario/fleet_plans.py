@@ -10,7 +10,7 @@ from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
 from flyball_policies.document import Lane, PolicyDocument
 from flyball_policies.presets import preset
-from flyball_policies.reading import read_document, read_node
+from flyball_policies.reading import MAX_BYTES, read_document, read_node
 from flyball_policies.strict_yaml import DocumentReader
 from flyball_twin.scenario import registries
 from flyball_twin.scenario.forms import Entry, ScenarioReader
@@ -127,7 +127,8 @@ class FleetPlanner:
             return preset(name), f"preset {name}"
         path = self._reader.folder / name
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            with path.open(encoding="utf-8") as file:
+                return file.read(MAX_BYTES + 1), str(path)
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise Rejected(f"{path}: cannot be read: {why}") from None

@@ -160,7 +160,7 @@ class Number:
 
     def read(self, reader: ScenarioReader, node: yaml.Node) -> float | int:
         """The number; one in quotes is a text, as in YAML."""
-        if isinstance(node, yaml.ScalarNode) and node.tag not in _NUMBERS:
+        if isinstance(node, yaml.ScalarNode) and node.tag not in _NUMBERS and not _plain_power(node):
             raise reader.wrong(node, f"{node.value!r} is not a number", "a number without unit or quotes")
         value: float | int = reader.number(self.low, self.high, int if self.whole else float)(node)
         if self.above and not value > self.low:
@@ -172,6 +172,11 @@ class Number:
         del defs
         low = "exclusiveMinimum" if self.above else "minimum"
         return {"type": "integer" if self.whole else "number", low: self.low, "maximum": self.high}
+
+
+def _plain_power(node: yaml.ScalarNode) -> bool:
+    """Whether it is `1e6`, which is a number in YAML 1.2 and in JSON, and a text in YAML 1.1."""
+    return node.style is None and re.fullmatch(r"[0-9]+(\.[0-9]+)?[eE][0-9]+", node.value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +229,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any text on a line."""
+    """Any text on a line, which a terminal can show."""
 
     wanted: str = "text"
 
@@ -233,6 +238,8 @@ class Text:
         text = reader.scalar(node, "a text")
         if isinstance(node, yaml.ScalarNode) and node.tag != _STRING:
             raise reader.wrong(node, f"{text} is no text", f'write "{text}"')
+        if not text.isprintable():
+            raise reader.wrong(node, f"{text!r} holds a line break or a control character", "one line of plain text")
         return text
 
     def schema(self, defs: Schema) -> Schema:

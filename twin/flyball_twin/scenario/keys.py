@@ -232,7 +232,7 @@ SESSIONS = Section(
         Key(
             "trace", Text("bundled trace, or file beside the scenario"), "Sessions to draw from", "drawn by the numbers"
         ),
-        Key("steps", LENGTHS, "Requests of a session", "`{median: 12, spread: 0.8}`"),
+        Key("steps", LENGTHS, "Requests of a session, at most 10,000", "`{median: 12, spread: 0.8}`"),
         Key("first_prompt", LENGTHS, "Tokens of its first prompt", "`{median: 20000, spread: 0.6}`"),
         Key("added", LENGTHS, "What a step adds beside the answer before it", "`{median: 900, spread: 1}`"),
         Key("output", LENGTHS, "Output tokens", "`{median: 220, spread: 0.8}`"),
@@ -293,6 +293,7 @@ SCENARIO = Section(
         Key("title", Text(), "One line for people", "the file's name"),
         Key("duration", Duration(), "How long requests arrive", required=True),
         Key("grace", Duration(), "How long after that they may still finish", "`60s`"),
+        Key("beat", Duration(), "How often agents sample and the controller ticks, `100ms` to `5s`", "`1s`"),
         Key("seeds", ListOf(Number(0, 2**32 - 1, whole=True), least=1), "What everything random is drawn by", "`[1]`"),
         Key("compare", Flag(), "Whether an ungoverned fleet serves the same requests beside it", "`true`"),
         Key("pools", ByName(POOL, POOLS), "The fleet", required=True),

@@ -25,6 +25,13 @@ from flyball_twin.scenario.model import (
 from flyball_twin.traffic.files import find_trace
 
 NEVER = float("inf")
+MOST_TURNS = 1_000_000
+"""Jumps or stretches of a stream on average: what is shorter asks for nothing that could be told from a mean."""
+LEAST_KEPT = 0.001
+"""Least share of a trace that is kept: what is left out is read all the same."""
+SHORTEST_BEAT_S = 0.1
+LONGEST_BEAT_S = 5.0
+"""As `controller.tick` and `agent.period` of the configuration file."""
 
 
 def meaning(reader: ScenarioReader, entry: Entry, name: str) -> Scenario:
@@ -36,6 +43,10 @@ def meaning(reader: ScenarioReader, entry: Entry, name: str) -> Scenario:
         reader.fault(entry.at("duration"), "a scenario lasts longer than nothing")
         duration_s = NEVER
     streams = [_stream(reader, one, pools, duration_s, lanes_known=planner.lanes_known) for one in entry.get("traffic")]
+    beat_s = entry.get("beat", 1.0)
+    if not SHORTEST_BEAT_S <= beat_s <= LONGEST_BEAT_S:
+        reader.fault(entry.at("beat"), f"a beat lasts {SHORTEST_BEAT_S:g} to {LONGEST_BEAT_S:g} s, not {beat_s:g} s")
+        beat_s = 1.0
     seeds = tuple(entry.get("seeds", [1]))
     if len(set(seeds)) != len(seeds):
         reader.fault(entry.at("seeds"), "a seed is given twice")
@@ -50,6 +61,7 @@ def meaning(reader: ScenarioReader, entry: Entry, name: str) -> Scenario:
         seeds=seeds,
         duration_s=duration_s,
         grace_s=entry.get("grace", 60.0),
+        beat_s=beat_s,
         compare=entry.get("compare", True),
         folder=reader.folder,
     )
@@ -73,7 +85,7 @@ def _stream(
         missing = [lane for lane in shares if lane not in [rule.lane for rule in plan.lanes]]
         if plan.pool in chosen and missing and all(lane in lanes for lane in missing):
             reader.fault(entry.at("lanes"), f"pool {plan.pool!r} has no lane {missing[0]!r}")
-    source = _source(reader, entry)
+    source = _source(reader, entry, to_s - from_s)
     return Stream(
         source=source, from_s=from_s, to_s=to_s, pools={PoolId(name): chosen[name] for name in chosen}, lanes=shares
     )
@@ -93,9 +105,9 @@ def _shares(reader: ScenarioReader, entry: Entry, key: str, known: Mapping[str, 
     return given
 
 
-def _source(reader: ScenarioReader, entry: Entry) -> Source:
+def _source(reader: ScenarioReader, entry: Entry, span_s: float) -> Source:
     if (trace := entry.get("trace")) is not None:
-        return _trace(reader, trace)
+        return _trace(reader, trace, span_s)
     if (mmpp := entry.get("mmpp")) is not None:
         states: list[Entry] = mmpp.get("states")
         for state in states:
@@ -103,6 +115,7 @@ def _source(reader: ScenarioReader, entry: Entry) -> Source:
                 reader.fault(state.at("stay"), "a state lasts longer than nothing")
         if not any(state.get("rate") > 0.0 for state in states):
             reader.fault(mmpp.at("states"), "no state has a rate above 0")
+        _seldom(reader, mmpp, "states", span_s * len(states), sum(state.get("stay") for state in states))
         return MmppSource(
             rates_rps=tuple(state.get("rate") for state in states),
             mean_stay_s=tuple(state.get("stay") for state in states),
@@ -125,13 +138,17 @@ def _source(reader: ScenarioReader, entry: Entry) -> Source:
     return _sessions(reader, entry.get("sessions"))
 
 
-def _trace(reader: ScenarioReader, entry: Entry) -> TraceSource:
+def _trace(reader: ScenarioReader, entry: Entry, span_s: float) -> TraceSource:
     _findable(reader, entry, "name")
     from_s, to_s = entry.get("from", 0.0), entry.get("to", NEVER)
     _forward(reader, entry, from_s, to_s, "a cut")
     splice_s = entry.get("splice")
     if splice_s is not None and from_s < to_s and not 0.0 < splice_s <= to_s - from_s:
         reader.fault(entry.at("splice"), "stretches are longer than nothing and no longer than the cut")
+    elif splice_s is not None:
+        _seldom(reader, entry, "splice", span_s * entry.get("speed", 1.0), splice_s)
+    if entry.get("keep", 1.0) < LEAST_KEPT:
+        reader.fault(entry.at("keep"), f"at least {LEAST_KEPT:.1%} of a trace is kept")
     return TraceSource(
         trace=entry.get("name"),
         from_s=from_s,
@@ -164,6 +181,13 @@ def _sessions(reader: ScenarioReader, entry: Entry) -> SessionSource:
         longest_tokens=entry.get("longest", 120_000),
         **given,
     )
+
+
+def _seldom(reader: ScenarioReader, entry: Entry, key: str, span_s: float, each_s: float) -> None:
+    """What a stream does again and again it does at most `MOST_TURNS` times on average."""
+    if 0.0 < each_s < span_s / MOST_TURNS and span_s < NEVER:
+        hint = f"make each at least {span_s / MOST_TURNS:.3g} s long on average"
+        reader.fault(entry.at(key), f"more than {MOST_TURNS:,} of these are in the stream", hint)
 
 
 def _spread(entry: Entry) -> tuple[float, float]:

@@ -190,6 +190,8 @@ class Scenario:
     """How long requests arrive."""
     grace_s: float = 60.0
     """How long after that requests may still finish; what has not by then is missed."""
+    beat_s: float = 1.0
+    """How often agents sample and the owner ticks: `agent.period` and `controller.tick` in one."""
     compare: bool = True
     """Whether an ungoverned fleet of the same engines serves the same requests beside it."""
     folder: Path = Path()

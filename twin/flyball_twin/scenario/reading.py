@@ -39,7 +39,8 @@ def load_scenario(name: str | Path) -> Scenario:
 def read_scenario(path: Path) -> Scenario:
     """The scenario in a file. Raises `Rejected` if it cannot be read, `InvalidScenario` if it is none."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise Rejected(f"{path}: cannot be read: {error.strerror or error}") from error
     return scenario_of(text, path)

@@ -171,8 +171,10 @@ class PacedEngine:
         if self.engine.step_end_s == NEVER:
             return
         for sequence, _ in self.engine.batch.chunks:
-            if sequence.scheduled_s == now_s:
-                self.tallies.queue.observe(now_s - sequence.arrived_s)
+            stream = self._streams[sequence]
+            if not stream.scheduled and sequence.scheduled_s is not None:
+                stream.scheduled = True
+                self.tallies.queue.observe(sequence.scheduled_s - sequence.arrived_s)
 
     def _deliver(self, now_s: float, finished: list[Sequence]) -> None:
         """Tell each stream of its new token, if it has one."""

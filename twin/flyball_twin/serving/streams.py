@@ -12,12 +12,14 @@ from flyball_twin.sequences import Sequence
 class Stream:
     """What the engine tells of one request. Its one reader waits for `news`, clears it, and looks."""
 
-    __slots__ = ("delivered", "failure", "finish", "last_token_s", "news", "sequence")
+    __slots__ = ("delivered", "failure", "finish", "last_token_s", "news", "scheduled", "sequence")
 
     def __init__(self, sequence: Sequence, finish: str) -> None:
         self.sequence = sequence
         self.finish = finish
         """Why it will have finished: `stop` (its own end) or `length` (its limit)."""
+        self.scheduled = False
+        """Whether it has left the queue."""
         self.delivered = 0
         """Tokens put out so far."""
         self.failure = ""

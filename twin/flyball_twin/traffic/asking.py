@@ -15,6 +15,7 @@ from random import Random
 
 from flyball_core.errors import Rejected
 from flyball_twin.scenario.model import DiurnalSource, MmppSource, TraceSource
+from flyball_twin.traffic.seam import NEVER
 from flyball_twin.traffic.traces import Row, Trace
 from flyball_twin.workload import PREFIX_TOKENS
 
@@ -60,8 +61,8 @@ class Lengths:
         return prompt, min(self._output.tokens(rng), self._longest - prompt)
 
 
-def play_trace(source: TraceSource, trace: Trace, rng: Random) -> Iterator[Draft]:
-    """A cut of the trace as recorded, repeated, or spliced from random places.
+def play_trace(source: TraceSource, trace: Trace, rng: Random, until_s: float = NEVER) -> Iterator[Draft]:
+    """A cut of the trace as recorded, repeated, or spliced from random places; no stretch begins at `until_s` or later.
 
     Thinning keeps an exact share, evenly spread; sessions are thinned like any request. Raises `Rejected` at once for
     a cut that holds nothing.
@@ -69,19 +70,20 @@ def play_trace(source: TraceSource, trace: Trace, rng: Random) -> Iterator[Draft
     to_s = min(source.to_s, trace.end_s)
     if not 0.0 <= source.from_s < to_s or next(trace.between(source.from_s, to_s), None) is None:
         raise Rejected(
-            f"trace {source.trace} has nothing from {source.from_s:g} s to {source.to_s:g} s; "
-            f"it goes up to {trace.last_s:g} s"
+            f"trace {source.trace} has nothing from {source.from_s:g} s to {to_s:g} s; it goes up to {trace.last_s:g} s"
         )
     if source.splice_s is not None and not 0.0 < source.splice_s <= to_s - source.from_s:
         raise Rejected(
             f"stretches of {source.splice_s:g} s do not fit a cut of {to_s - source.from_s:g} s of trace {source.trace}"
         )
-    return _play(source, trace, to_s, rng)
+    return _play(source, trace, to_s, rng, until_s)
 
 
-def _play(source: TraceSource, trace: Trace, to_s: float, rng: Random) -> Iterator[Draft]:
+def _play(source: TraceSource, trace: Trace, to_s: float, rng: Random, until_s: float) -> Iterator[Draft]:
     offset_s, seen, keep, speed = 0.0, 0, source.keep, source.speed
     for stretch, (start_s, end_s) in enumerate(_stretches(source, to_s, rng)):
+        if offset_s >= until_s:
+            return
         name = stretch << ROUND_BITS
         for arrival, prompt, output, session, turn, prefix in trace.between(start_s, end_s):
             seen += 1
@@ -110,25 +112,25 @@ def _stretches(source: TraceSource, to_s: float, rng: Random) -> Iterator[tuple[
         yield start_s, start_s + source.splice_s
 
 
-def play_mmpp(source: MmppSource, rng: Random) -> Iterator[Draft]:
-    """Poisson arrivals whose rate jumps.
+def play_mmpp(source: MmppSource, rng: Random, until_s: float = NEVER) -> Iterator[Draft]:
+    """Poisson arrivals whose rate jumps, up to `until_s`.
 
     It begins in a state drawn by how much of the time each holds; what follows a state is drawn evenly from the others.
     """
     lengths = Lengths(source.prompt_tokens, source.output_tokens, source.longest_tokens)
     states = range(len(source.rates_rps))
     state = rng.choices(states, source.mean_stay_s)[0]
-    now_s, until_s = 0.0, rng.expovariate(1.0 / source.mean_stay_s[state])
-    while True:
+    now_s, jump_s = 0.0, rng.expovariate(1.0 / source.mean_stay_s[state])
+    while now_s < until_s:
         rate = source.rates_rps[state]
-        now_s = now_s + rng.expovariate(rate) if rate > 0.0 else until_s
-        if now_s < until_s or len(states) == 1:
+        now_s = now_s + rng.expovariate(rate) if rate > 0.0 else jump_s
+        if now_s < jump_s or len(states) == 1:
             yield now_s, *lengths.draw(rng), "", 0, ()
             continue
         # Gaps have no memory, so the one that reached over the jump is drawn anew from there.
-        now_s = until_s
+        now_s = jump_s
         state = rng.choice([other for other in states if other != state])
-        until_s = now_s + rng.expovariate(1.0 / source.mean_stay_s[state])
+        jump_s = now_s + rng.expovariate(1.0 / source.mean_stay_s[state])
 
 
 def play_diurnal(source: DiurnalSource, rng: Random) -> Iterator[Draft]:

@@ -78,7 +78,7 @@ def _cells(path: Path) -> Iterator[list[str]]:
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("ascii")
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except FileNotFoundError:
         raise Rejected(f"trace {path.name} is missing: no file {path}") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
@@ -94,6 +94,9 @@ def open_parquet(path: Path, needed: Sequence[str]) -> "ParquetFile":
     missing = [name for name in needed if name not in file.schema_arrow.names]
     if missing:
         raise Rejected(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+    twice = [name for name in needed if file.schema_arrow.names.count(name) > 1]
+    if twice:
+        raise Rejected(f"{path}: column {twice[0]} is there twice")
     return file
 
 
@@ -103,10 +106,11 @@ def reading(path: Path) -> Iterator[None]:
     try:
         import pyarrow as pa
     except ImportError:
-        raise Rejected(f"{path} needs pyarrow to be read: install flyball[twin]") from None
+        raise Rejected(f"{path} needs pyarrow to be read: install flyball[cli]") from None
     try:
         yield
     except FileNotFoundError:
         raise Rejected(f"trace {path.name} is missing: no file {path}") from None
     except (OSError, pa.ArrowException) as problem:
-        raise Rejected(f"trace {path} is damaged: {problem}") from problem
+        said = " ".join(str(problem).split())  # on one line
+        raise Rejected(f"trace {path} is damaged: {said}") from problem

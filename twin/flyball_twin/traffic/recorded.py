@@ -13,6 +13,7 @@ from typing import Any
 
 from flyball_core.errors import InvalidDocument, Rejected
 from flyball_twin.traffic.files import csv_rows, open_parquet, reading
+from flyball_twin.traffic.traces import MOST_TOKENS
 
 NEEDED = ("session_id", "turn", "arrival_s", "prompt_tokens", "output_tokens", "cached_prefix_tokens", "think_time_s")
 OPTIONAL = ("api_time_s", "tool_system_tokens", "dup_group")
@@ -101,10 +102,11 @@ class _Cells:
     def whole(self, column: str, least: int) -> int:
         try:
             value = int(self.cells[column])
-        except (TypeError, ValueError):
-            value = least - 1
-        if value < least:
-            raise self.wrong(column, f"a whole number of at least {least}")
+            whole = isinstance(self.cells[column], str) or value == self.cells[column]
+        except (TypeError, ValueError, OverflowError):
+            value, whole = least, False
+        if not whole or not least <= value <= MOST_TOKENS:
+            raise self.wrong(column, f"a whole number of at least {least}, at most {MOST_TOKENS:,}")
         return value
 
     def wrong(self, column: str, right: str) -> Rejected:

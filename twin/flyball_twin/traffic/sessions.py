@@ -19,6 +19,8 @@ from flyball_twin.traffic.seam import NEVER
 from flyball_twin.traffic.streams import STREAM_BITS
 from flyball_twin.workload import PREFIX_TOKENS, Request
 
+MOST_STEPS = 10_000
+"""Requests of a drawn session at most; all of them are drawn when it starts."""
 _SESSION_BITS = 24
 """Names of a session's own runs of prefix lie below; the session's number above."""
 
@@ -54,7 +56,7 @@ class DrawnPlans:
     """Sessions drawn from numbers."""
 
     def __init__(self, source: SessionSource) -> None:
-        self._steps = LogNormal(*source.steps)
+        self._steps = LogNormal(*source.steps, longest=MOST_STEPS)
         self._lengths = Lengths(source.first_prompt_tokens, source.output_tokens, source.longest_tokens)
         self._output = LogNormal(*source.output_tokens, longest=source.longest_tokens)
         self._added = LogNormal(*source.added_tokens, least=0.0)

@@ -5,10 +5,12 @@ The columns are those of the developer set: `arrival_s`, `prompt_tokens`, `outpu
 as a whole (16 bytes a request). Refuses to mend: a row that makes no sense is an error with file, row and column.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 NEEDED = ("arrival_s", "prompt_tokens", "output_tokens")
 OPTIONAL = ("session_id", "turn", "prefix_hashes")
+MOST_TOKENS = 10_000_000
+"""Longest prompt or answer taken, as in a scenario."""
 CHUNK = 4096
 """Rows that become Python numbers at once."""
 
@@ -126,7 +130,12 @@ class _ParquetGroups:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_parquet(path, NEEDED)
-        self._columns = [name for name in (*NEEDED, *OPTIONAL) if name in self._file.schema_arrow.names]
+        schema = self._file.schema_arrow
+        self._columns = [name for name in (*NEEDED, *OPTIONAL) if schema.names.count(name) == 1]
+        for name in self._columns:
+            pattern, right = _TYPES.get(name, ("", ""))
+            if not re.match(pattern, held := str(schema.field(name).type)):
+                raise Rejected(f"{path}: column {name} holds {held}; {right}")
         self._first_row: list[int] = []
 
     def spans(self) -> Iterator[tuple[float, float, int]]:
@@ -145,14 +154,14 @@ class _ParquetGroups:
         table, row = self._group(index, self._columns), self._first_row[index]
         tokens = [self._numbers(table, name, row) for name in NEEDED[1:]]
         for name, column in zip(NEEDED[1:], tokens, strict=True):
-            self._refuse(~(np.isfinite(column) & (column >= 1)), name, column, row)
+            self._refuse(~((column >= 1) & (column <= MOST_TOKENS) & (column == np.floor(column))), name, column, row)
         return Rows(
             arrival_s=self._numbers(table, "arrival_s", row).astype(np.float64),
             prompt_tokens=tokens[0].astype(np.int64),
             output_tokens=tokens[1].astype(np.int64),
             session=self._listed(table, "session_id"),
             turn=self._listed(table, "turn"),
-            prefix=_prefixes(table) if self._has(table, "prefix_hashes") else None,
+            prefix=self._prefixes(table, row) if self._has(table, "prefix_hashes") else None,
         )
 
     def _group(self, index: int, columns: list[str]) -> "Table":
@@ -180,23 +189,31 @@ class _ParquetGroups:
     def _listed(self, table: "Table", name: str) -> list[Any] | None:
         return table[name].to_pylist() if self._has(table, name) else None
 
+    def _prefixes(self, table: "Table", row: int) -> Callable[[int], tuple[int, ...]]:
+        """The names of a row's blocks, kept as the file has them: one array for all."""
+        column = table["prefix_hashes"].combine_chunks()
+        if column.values.null_count:
+            hole = next(at for at, names in enumerate(table["prefix_hashes"].to_pylist()) if names and None in names)
+            raise Rejected(f"{self._path}: row {row + hole + 1}, column prefix_hashes: a hole between names")
+        offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
+
+        def of(at: int) -> tuple[int, ...]:
+            return tuple(values[offsets[at] : offsets[at + 1]].tolist())
+
+        return of
+
 
 _RIGHT = {
     "arrival_s": "arrivals are seconds from 0 on, none before the one above it",
-    "prompt_tokens": "a request has at least 1",
-    "output_tokens": "a request has at least 1",
+    "prompt_tokens": f"a request has 1 to {MOST_TOKENS:,}, a whole number",
+    "output_tokens": f"a request has 1 to {MOST_TOKENS:,}, a whole number",
 }
-
-
-def _prefixes(table: "Table") -> Callable[[int], tuple[int, ...]]:
-    """The names of a row's blocks, kept as the file has them: one array for all."""
-    column = table["prefix_hashes"].combine_chunks()
-    offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
-
-    def of(at: int) -> tuple[int, ...]:
-        return tuple(values[offsets[at] : offsets[at + 1]].tolist())
-
-    return of
+_TYPES = {
+    "session_id": (r"(large_)?string|dictionary<values=(large_)?string|null", "names are texts"),
+    "turn": (r"u?int\d|null", "turns are whole numbers"),
+    "prefix_hashes": (r"(large_)?list<\w+: u?int\d|null", "names of blocks are lists of whole numbers"),
+}
+"""Patterns of Arrow types that the optional columns may have."""
 
 
 class _CsvGroup:
@@ -242,7 +259,7 @@ def read_cells(cells: dict[str, str], path: Path, line: int) -> tuple[float, int
     arrival = number(cells["arrival_s"], path, line, "arrival_s")
     tokens = [whole(cells[name], path, line, name) for name in NEEDED[1:]]
     for name, value in zip(NEEDED[1:], tokens, strict=True):
-        if value < 1:
+        if not 1 <= value <= MOST_TOKENS:
             raise InvalidDocument(f"{name} is {value}", file=str(path), line=line, hint=_RIGHT[name])
     return arrival, tokens[0], tokens[1]
 
@@ -254,7 +271,7 @@ def number(cell: str, path: Path, line: int, column: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.0 <= value < float("inf"):
-        raise InvalidDocument(f"{column} is {cell!r}", file=str(path), line=line, hint="seconds from 0 on")
+        raise InvalidDocument(f"{column} is {shortened(cell)}", file=str(path), line=line, hint="seconds from 0 on")
     return value
 
 
@@ -263,7 +280,9 @@ def whole(cell: str, path: Path, line: int, column: str) -> int:
     try:
         return int(cell)
     except ValueError:
-        raise InvalidDocument(f"{column} is {cell!r}", file=str(path), line=line, hint="a whole number") from None
+        raise InvalidDocument(
+            f"{column} is {shortened(cell)}", file=str(path), line=line, hint="a whole number"
+        ) from None
 
 
 def _runs(cell: str, path: Path, line: int) -> tuple[int, ...]:

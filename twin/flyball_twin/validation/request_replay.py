@@ -17,8 +17,8 @@ from flyball_twin.validation.request_logs import LoggedRequest, TelemetryPoint
 from flyball_twin.workload import Request
 
 AHEAD = Scheduling(steps_ahead=1)
-"""vLLM's. A log says when requests were queued, each by itself, and not when their clients sent them together: so it need
-not be said that prompts come one a step, and the logs are against it."""
+"""vLLM's. A log says when the engine had each request, whatever kept it before: so nothing needs to say that prompts
+come one a step, and the logs are against it."""
 WAITING_WEIGHT = 4
 """vLLM sends a request to the data-parallel rank with the least 4 x waiting + running."""
 

@@ -246,7 +246,11 @@ HEADS = ("rows", *(head for of in ("TPOT", "TTFT", "E2E") for head in (f"{of} p5
 
 def _grid(groups: Iterable[Group]) -> Grid:
     rows = [
-        (f"{group.model} {group.gpu} {group.backend} {group.load}", str(group.rows), *_cells(group.tpot, group.ttft, group.e2e))
+        (
+            f"{group.model} {group.gpu} {group.backend} {group.load}",
+            str(group.rows),
+            *_cells(group.tpot, group.ttft, group.e2e),
+        )
         for group in groups
     ]
     return Grid(title="Held out, by group", heads=("model, GPU, backend, load", *HEADS), rows=rows)
