@@ -48,9 +48,8 @@ ENGINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 FAULT_COLOUR = "#b33c00"
 POINTS = 60
 """About so many points a line of attainment has: fewer are smoother."""
-DOTS_PER_INCH = 110
-MOST_DOTS = 65_000
-"""Width and height are drawn coarser rather than larger: more than 65,535 dots matplotlib refuses."""
+MOST_COLUMNS = 8
+"""So many pools are drawn, the first ones: of more nobody could make anything out."""
 SEEN = 0.005
 """A regime that is named for less of the run cannot be seen, and has no place in the legend."""
 
@@ -76,7 +75,7 @@ class Times:
 
 def draw(played: Played, path: Path) -> None:
     """Write the picture as PNG. Raises `OSError` if the file cannot be written."""
-    pools = played.scenario.pools
+    pools = played.scenario.pools[:MOST_COLUMNS]
     governed = GOVERNED in played.cards
     heights = [0.3 + 0.3 * len(played.scenario.faults), 2.6, 1.2, 2, 1.6, *((1.5, 1.5, 1.5) if governed else ())]
     width = 11.0 if len(pools) == 1 else 7.5 * len(pools)
@@ -92,7 +91,7 @@ def draw(played: Played, path: Path) -> None:
     with warnings.catch_warnings():
         # A title may be in a script that the font lacks: boxes stand for it then, and the rest is as good as ever.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path, dpi=min(DOTS_PER_INCH, MOST_DOTS / max(figure.get_size_inches())))
+        figure.savefig(path, dpi=110)
 
 
 def _title(played: Played) -> str:
@@ -101,7 +100,9 @@ def _title(played: Played) -> str:
         f"{name}: {s.slo_goodput_rps:.2f} requests/s within objective ({s.attainment:.1%})"
         for name, s in scores.items()
     )
-    return f"{played.scenario.title} (seed {played.seed})\n{said}"
+    pools = len(played.scenario.pools)
+    drawn = f", the first {MOST_COLUMNS} of {pools} pools" if pools > MOST_COLUMNS else ""
+    return f"{played.scenario.title} (seed {played.seed}{drawn})\n{said}"
 
 
 class PoolPicture:

@@ -58,6 +58,16 @@ def test_what_shows_only_when_it_is_built_is_told_too(tmp_path: Path) -> None:
     assert (None, True) == (large[0]["line"], "does not fit 1 x" in large[0]["problem"])
 
 
+def test_what_a_run_would_refuse_a_check_refuses(tmp_path: Path) -> None:
+    """A budget of tokens too small for the batch shows before anything is played."""
+    (tmp_path / "small.yaml").write_text(
+        SOUND.replace("model: llama-3.1-8b", "model: llama-3.1-8b, draft_tokens: 60, draft_acceptance: 50%")
+    )
+    answer = call("twin", "check", tmp_path / "small.yaml")
+
+    assert (1, True) == (answer.code, "256 requests need a budget of 15616 tokens" in answer.out)
+
+
 def test_the_document_has_the_documented_shape(tmp_path: Path) -> None:
     """Sound or not."""
     (tmp_path / "mine.yaml").write_text(SOUND)

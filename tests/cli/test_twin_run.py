@@ -235,7 +235,7 @@ async def verdict_of(where: str) -> Verdict:
         (("nowhere",), "no file and no scenario of the library is called 'nowhere'"),
         (("demo", "--seed", "1", "--seeds", "all"), "say --seed or --seeds, not both"),
         (("demo", "--bare", "--log", "embedded"), "--log is for a run with control"),
-        (("demo", "--until", "0"), "lasts longer than"),
+        (("demo", "--until", "0"), "nothing can be played in 0 s"),
         (("demo", "--log", "elsewhere"), "say embedded, or kafka://HOST:PORT"),
         (("demo", "--out", "/dev/null/here"), "cannot write to the output folder"),
     ],
@@ -261,3 +261,39 @@ def test_a_scenario_that_is_wrong_names_its_line(flyball: Flyball, tmp_path: Pat
     assert 2 == done.code
     assert f"{wrong}:4:" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pool_that_is_asked_for_nothing_is_drawn_all_the_same(tmp_path: Path) -> None:
+    """Nothing is known of its attainment; a dollar in a title is a dollar, and a letter without a glyph no warning."""
+    path = tmp_path / "quiet.yaml"
+    title = "title: '$\\frac{ of \u65e5\u672c'"
+    path.write_text(
+        SMALL.replace("title: A small fleet", title).replace("  - mmpp", "  - from: 20s\n    to: 20.001s\n    mmpp"),
+        encoding="utf-8",
+    )
+    answer = call("twin", "run", path, "--bare", "--json", "--out", tmp_path / "out")
+    (run,) = answer.document["runs"]
+    lane = run["fleets"]["static"]["chat"]["lanes"]["realtime"]
+
+    assert (0, "") == (answer.code, answer.err)
+    assert (0, None) == (lane["arrivals"], lane["attainment"])
+    assert (tmp_path / "out" / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_many_pools_the_first_are_drawn(tmp_path: Path) -> None:
+    """A picture stays one that can be looked at, and that is drawn in seconds."""
+    pools = "".join(
+        f"  p{number}: {{engines: [{{gpu: h100_sxm, model: llama-3.1-8b}}], lanes: {{x: {{ttft: 1s}}}}}}\n"
+        for number in range(10)
+    )
+    shares = ", ".join(f"p{number}: 1%" for number in range(10))
+    head, _, tail = SMALL.partition("pools:\n")
+    traffic = tail[tail.index("traffic:") : tail.index("faults:")]
+    path = tmp_path / "many.yaml"
+    path.write_text(f"{head}pools:\n{pools}{traffic}    pools: {{{shares}}}\n", encoding="utf-8")
+    answer = call("twin", "run", path, "--bare", "--until", "5", "--out", tmp_path / "out")
+    width, _ = struct.unpack(">II", (tmp_path / "out" / "timeline.png").read_bytes()[16:24])
+
+    assert 0 == answer.code
+    assert "p9: 1 engine\n" in "\n".join(line.rstrip() for line in answer.out.splitlines())
+    assert 6000 < width < 7000

@@ -3,6 +3,7 @@
 import json
 import zlib
 from pathlib import Path
+from random import Random
 
 from flyball_cli.operating.times import read_span
 from flyball_controller.machine import export
@@ -24,7 +25,10 @@ from flyball_service.reading import read_config
 from flyball_twin.physics.kernel_file import read_kernel_file
 from flyball_twin.physics.kernel_tables import read_datasheet
 from flyball_twin.physics.model_configs import BUNDLED, read_model
+from flyball_twin.scenario.model import SessionSource
 from flyball_twin.scenario.reading import scenario_of
+from flyball_twin.traffic.sessions import DrawnPlans
+from flyball_twin.traffic.traces import open_trace
 from limit_table import Answers, Bench, beyond, padded, said
 
 VERSION = Version(log_id=LogId("log"), partition=0, epoch=0, revision=1)
@@ -321,3 +325,53 @@ def entries_of_a_scenario(bench: Bench) -> Answers:
     path, text = bench.folder / "s.yaml", SCENARIO.replace("COUNT", "")
     at, more = (text.replace(stream, f"&s {stream}{', *s' * (count - 1)}") for count in (bench.limit, bench.limit + 1))
     return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))
+
+
+@beyond("scenario-turns")
+def turns_of_a_stream(bench: Bench) -> Answers:
+    """Stretches of a trace that is played a million times as fast for a minute, and one more of them."""
+    path, text = bench.folder / "s.yaml", SCENARIO.replace("COUNT", "")
+    plain, spliced = "{trace: azure2023_conv_h1}", "{trace: {name: azure2023_conv_h1, speed: 10000, splice: SPLICE}}"
+    text = text.replace(plain, spliced)
+    each_s = 60.0 * 10_000 / bench.limit
+    at, more = (text.replace("SPLICE", f"{length_s:.6f}s") for length_s in (each_s, each_s * (1 - 1 / bench.limit)))
+    return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))
+
+
+@beyond("scenario-beat")
+def the_beat_of_a_scenario(bench: Bench) -> Answers:
+    """A thousandth of a second longer."""
+    path, text = bench.folder / "s.yaml", SCENARIO.replace("COUNT", "")
+    at, more = (f"{text}beat: {length_ms}ms\n" for length_ms in (1000 * bench.limit, 1000 * bench.limit + 1))
+    return said(lambda: scenario_of(at, path)), said(lambda: scenario_of(more, path))
+
+
+@beyond("session-steps")
+def steps_of_a_session(bench: Bench) -> Answers:
+    """As many as are asked for, or fewer."""
+
+    def drawn(steps: int) -> str:
+        one = (1.0, 0.0)
+        source = SessionSource(
+            sessions_per_s=1.0,
+            steps=(float(steps), 0.0),
+            first_prompt_tokens=one,
+            added_tokens=one,
+            output_tokens=one,
+            longest_tokens=10_000_000,
+        )
+        return "" if len(DrawnPlans(source).draw(Random(1)).steps) == steps else "left out"
+
+    return drawn(bench.limit), drawn(bench.limit + 1)
+
+
+@beyond("trace-tokens")
+def tokens_of_a_request(bench: Bench) -> Answers:
+    """In a CSV file."""
+
+    def opened(tokens: int) -> str:
+        path = bench.folder / f"{tokens}.csv"
+        path.write_text(f"arrival_s,prompt_tokens,output_tokens\n0,1,{tokens}\n", encoding="utf-8")
+        return said(lambda: open_trace(path))
+
+    return opened(bench.limit), opened(bench.limit + 1)

@@ -75,6 +75,7 @@ INTERNAL = {
     "_LONGEST_DAYS": "of certificates that are issued here",
     "LONGEST_WAIT_S": "a pause",
     "MOST_ENGINES": "of an example that is written",
+    "MOST_COLUMNS": "how many pools a picture has",
 }
 """Limits by the rule that bound nothing which comes in: a part of the name, and what it is instead."""
 

@@ -171,6 +171,8 @@ MISTAKES = (
     ),
     Mistake(old="{rate: 1, stay: 1min}", new="{rate: 1, stay: 0s}", said="lasts longer", form=False),
     Mistake(old="{rate: 1, stay: 1min}", new="{rate: 1}", said="does not say its stay"),
+    Mistake(old="title: Everything at once", new='title: "Ever\\x1b[2J"', said="a control character", form=False),
+    Mistake(old="rate: 2.5", new="rate: 1e9", said="1e9 is not between 0 and 1000000"),
     Mistake(old="median: 100, spread: 0}", new="median: 100, spread: -1}", said="-1 is not between 0 and 5"),
     Mistake(old="swing: 60%", new="swing: 160%", said="160% is not between 0 and 1"),
     Mistake(old="rate: 2.5", new="rate: fast", said="'fast' is not a number"),

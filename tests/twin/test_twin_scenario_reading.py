@@ -224,10 +224,48 @@ def test_all_mistakes_of_a_document_are_told_at_once_in_order() -> None:
     assert 1 == len(str(error).splitlines())
 
 
+def test_powers_of_ten_are_numbers_unless_quoted() -> None:
+    """As in YAML 1.2 and JSON, whatever YAML 1.1 took them for."""
+    asked = "mmpp: {states: [{rate: RATE, stay: 1s}], prompt: {median: 9, spread: 0}, output: {median: 9, spread: 0}}"
+    text = SMALL.replace("POLICY", "lanes: {x: {ttft: 1s}}").replace("trace: azure2023_conv_h1", asked)
+    (stream,) = read(text.replace("RATE", "1.5e2")).streams
+
+    assert isinstance(stream.source, MmppSource)
+    assert (150.0,) == stream.source.rates_rps
+    assert "'1.5e2' is not a number" in refused(text.replace("RATE", "'1.5e2'")).problem
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("trace: {name: azure2023_conv_h1, splice: 1ms}", "make each at least 0.0316 s long"),
+        ("trace: {name: azure2023_conv_h1, repeat: true, keep: 0.0000001}", "at least 0.1% of a trace"),
+        (
+            "mmpp: {states: [{rate: 0, stay: 1ms}, {rate: 0.001, stay: 1ms}], prompt: &p {median: 9, spread: 0}, output: *p}",
+            "make each at least 0.0632 s long",
+        ),
+    ],
+)
+def test_streams_that_would_do_nothing_for_ages_are_refused(source: str, said: str) -> None:
+    """Stretches, jumps and thinning that yield next to nothing however long one draws."""
+    text = SMALL.replace("POLICY", "lanes: {x: {ttft: 1s}}").replace("trace: azure2023_conv_h1", source)
+
+    assert said in str(refused(text.replace("1min", "527min")))
+
+
+def test_a_file_of_any_length_is_judged_by_its_beginning(tmp_path: Path) -> None:
+    """No more of it is read than a scenario may have."""
+    with (tmp_path / "long.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidScenario, match="larger than 256 KiB"):
+        read_scenario(tmp_path / "long.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "empty"),
+        ("version: 1\ntitle: a\0b\n", "the character"),
         ("a: [", "not YAML"),
         ("- 1\n", "must be a mapping"),
         ("version: 1\n", "does not say its duration"),

@@ -220,3 +220,23 @@ def test_a_wrong_row_of_a_parquet_file_of_sessions_is_named(tmp_path: Path) -> N
 
     with pytest.raises(Rejected, match="row 2, column prompt_tokens: None; a whole number of at least 1"):
         read_sessions(tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize("tokens", [float("inf"), 10.5, 1e300])
+def test_sessions_of_half_or_endless_tokens_are_named(tmp_path: Path, tokens: float) -> None:
+    """Nothing is rounded, and nothing is longer than a scenario's requests may be."""
+    columns: dict[str, Sequence[object]] = {
+        "session_id": ["s"],
+        "turn": [0],
+        "arrival_s": [0.0],
+        "prompt_tokens": [tokens],
+        "output_tokens": [1],
+        "cached_prefix_tokens": [0],
+        "think_time_s": [0.0],
+    }
+    write_table(pa.table(columns), tmp_path / "s.parquet")
+
+    with pytest.raises(
+        Rejected, match=r"row 1, column prompt_tokens: .*; a whole number of at least 1, at most 10,000"
+    ):
+        read_sessions(tmp_path / "s.parquet")

@@ -107,6 +107,8 @@ def test_csv_and_parquet_of_the_same_rows_are_the_same_trace(tmp_path: Path) -> 
         (HEADER + "0.0,0,5\n", 2, "prompt_tokens is 0"),
         (HEADER + "0.0,5,-1\n", 2, "output_tokens is -1"),
         (HEADER + "0.0,5,1.5\n", 2, "output_tokens is '1.5'"),
+        (HEADER + "0.0,9223372036854775808,1\n", 2, "prompt_tokens is 9223372036854775808"),
+        (HEADER + "0.0,5," + "9" * 5000 + "\n", 2, "output_tokens is '999999999999..."),
         (HEADER + "nan,5,5\n", 2, "arrival_s is 'nan'"),
         (HEADER + "inf,5,5\n", 2, "arrival_s is 'inf'"),
         (HEADER + "1.0,5,5\n0.5,5,5\n", 3, "before the row above"),
@@ -131,6 +133,14 @@ def test_a_wrong_row_of_a_csv_is_named_with_its_line(tmp_path: Path, text: str, 
         ("arrival_s", ["a", "b", "c", "d"], "column arrival_s holds object"),
         ("prompt_tokens", [1, 1, 0, 1], "row 3, column prompt_tokens: 0"),
         ("output_tokens", [1, 1, None, 1], "row 3, column output_tokens: a hole"),
+        ("output_tokens", [1.0, 1.0, 1.5, 1.0], "row 3, column output_tokens: 1.5"),
+        ("output_tokens", [1, 1, 2**62, 1], "row 3, column output_tokens: 4611686018427387904"),
+        ("output_tokens", [1.0, 1.0, float("nan"), 1.0], "row 3, column output_tokens: nan"),
+        ("session_id", [1, 1, 2, 2], "column session_id holds int64; names are texts"),
+        ("turn", [0.0, 1.0, 0.0, 1.0], "column turn holds double; turns are whole numbers"),
+        ("prefix_hashes", [1, 2, 3, 4], "column prefix_hashes holds int64; names of blocks are lists"),
+        ("prefix_hashes", [["a"], ["b"], [], []], "lists of whole numbers"),
+        ("prefix_hashes", [[1], [2], [3, None], []], "row 3, column prefix_hashes: a hole between names"),
     ],
 )
 def test_a_wrong_row_of_a_parquet_file_is_named(
@@ -156,11 +166,14 @@ def test_a_file_that_is_missing_damaged_or_empty_is_named(tmp_path: Path) -> Non
     (tmp_path / "cut.csv.gz").write_bytes(whole[:-100])
     (tmp_path / "no.parquet").write_bytes(b"no parquet")
     write_table(pa.table({"arrival_s": [0.0], "prompt_tokens": [1]}), tmp_path / "less.parquet")
+    rows = {"arrival_s": [0.0], "prompt_tokens": [1], "output_tokens": [1], "turn": [0]}
+    write_table(pa.table(rows).append_column("turn", [[0]]), tmp_path / "twice.parquet")
     for name, said in (
         ("nowhere.csv", "missing"),
         ("cut.csv.gz", "damaged"),
         ("no.parquet", "damaged"),
         ("less.parquet", "no column output_tokens"),
+        ("twice.parquet", "column turn is there twice"),
     ):
         with pytest.raises(Rejected, match=said):
             open_trace(tmp_path / name)

@@ -201,10 +201,10 @@ class Batch:
         while waiting and left > 0 and len(running) < cap:
             sequence = waiting[0]
             if sequence.from_step > step:
-                later = next((one for one in waiting if one.from_step <= step), None)
-                if later is None:
+                open_to = [one for one in waiting if one.from_step <= step]
+                if not open_to:
                     return
-                sequence = later
+                sequence = open_to[0]
             request = sequence.request
             runs = cache.match(request.prefix, request.prompt_tokens) if cache is not None else _NO_RUNS
             hit = PREFIX_TOKENS * len(runs)
@@ -220,10 +220,7 @@ class Batch:
                 sequence.computed = hit
             kv.take(taken)
             left -= chunk
-            if sequence is waiting[0]:
-                waiting.popleft()
-            else:
-                waiting.remove(sequence)
+            waiting.remove(sequence)
             running[sequence] = None
             self._prefilling.append(sequence)
             self.chunks.append((sequence, chunk))

@@ -37,10 +37,6 @@ class ByPriority:
         for sequence in sequences:
             self.append(sequence)
 
-    def popleft(self) -> Sequence:
-        """Hand out the next."""
-        return self._sequences.pop(0)
-
     def remove(self, sequence: Sequence) -> None:
         """Drop one. Raises `ValueError` if it is not there."""
         self._sequences.remove(sequence)

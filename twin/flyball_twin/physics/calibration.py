@@ -42,7 +42,7 @@ def calibrated(name: str, datasheet: Path | None, tables: Mapping[str, Sequence[
     reduce, reduce_notes = compile_reduce(_rows(tables, "all_reduce"))
     notes = tuple(one for one in (gemm_notes, prefill_notes, decode_notes, reduce_notes) if one.rows)
     if not any(one.used for one in notes):
-        raise Rejected("none of the rows can be used: " + "; ".join(_why(one) for one in notes))
+        raise Rejected("none of the rows can be used: " + ("; ".join(_why(one) for one in notes) or "there are none"))
     file = KernelFile(
         gpu=gpu.key,
         sources=tuple(path.name for paths in tables.values() for path in paths),

@@ -74,7 +74,8 @@ def _cell(file: Path, line: int, name: str, text: str) -> float | str:
 def read_datasheet(file: Path, key: str) -> GpuModel:
     """The GPU of a datasheet, under the short name `key`. Raises `Rejected`, `InvalidDocument` with the place."""
     try:
-        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        with file.open("rb") as opened:
+            text = opened.read(MAX_DATASHEET_BYTES + 1).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise Rejected(f"{file}: cannot be read: {error.strerror or error}") from error
     reader = DocumentReader(str(file))

@@ -12,7 +12,7 @@ def shortened(scenario: Scenario, duration_s: float) -> Scenario:
     Raises `Rejected` unless `duration_s` is above 0 and something is asked by then.
     """
     if not duration_s > 0.0:
-        raise Rejected(f"a scenario lasts longer than {duration_s!r} s")
+        raise Rejected(f"nothing can be played in {duration_s:g} s: say more than 0")
     if duration_s >= scenario.duration_s:
         return scenario
     streams = tuple(

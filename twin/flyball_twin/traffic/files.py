@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -82,7 +83,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise Rejected(f"trace {path.name} is missing: no file {path}") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
-        raise Rejected(f"trace {path} is damaged: {problem}") from problem
+        raise Rejected(f"{path} is damaged: {problem}") from problem
 
 
 def open_parquet(path: Path, needed: Sequence[str]) -> "ParquetFile":
@@ -94,7 +95,7 @@ def open_parquet(path: Path, needed: Sequence[str]) -> "ParquetFile":
     missing = [name for name in needed if name not in file.schema_arrow.names]
     if missing:
         raise Rejected(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
-    twice = [name for name in needed if file.schema_arrow.names.count(name) > 1]
+    twice = [name for name, times in Counter(file.schema_arrow.names).items() if times > 1]
     if twice:
         raise Rejected(f"{path}: column {twice[0]} is there twice")
     return file
@@ -113,4 +114,4 @@ def reading(path: Path) -> Iterator[None]:
         raise Rejected(f"trace {path.name} is missing: no file {path}") from None
     except (OSError, pa.ArrowException) as problem:
         said = " ".join(str(problem).split())  # on one line
-        raise Rejected(f"trace {path} is damaged: {said}") from problem
+        raise Rejected(f"{path} is damaged: {said}") from problem

@@ -131,7 +131,7 @@ class _ParquetGroups:
         self._path = path
         self._file = open_parquet(path, NEEDED)
         schema = self._file.schema_arrow
-        self._columns = [name for name in (*NEEDED, *OPTIONAL) if schema.names.count(name) == 1]
+        self._columns = [name for name in (*NEEDED, *OPTIONAL) if name in schema.names]
         for name in self._columns:
             pattern, right = _TYPES.get(name, ("", ""))
             if not re.match(pattern, held := str(schema.field(name).type)):
