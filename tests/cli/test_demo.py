@@ -210,7 +210,7 @@ def test_plain_lines_end_in_a_table_and_say_where_the_log_lies(tmp_path: Path) -
         (("--policy", "/nowhere/policy.yaml"), "cannot read the policy document"),
         (("--log", "kafka://127.0.0.1:9"), "127.0.0.1:9"),
         (("--log", "elsewhere"), "say embedded, or kafka://HOST:PORT"),
-        (("--until", "-1"), "lasts longer than"),
+        (("--until", "-1"), "nothing can be played in -1 s"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, str], said: str, tmp_path: Path) -> None:

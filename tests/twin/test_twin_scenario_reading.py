@@ -241,7 +241,7 @@ def test_powers_of_ten_are_numbers_unless_quoted() -> None:
         ("trace: {name: azure2023_conv_h1, splice: 1ms}", "make each at least 0.0316 s long"),
         ("trace: {name: azure2023_conv_h1, repeat: true, keep: 0.0000001}", "at least 0.1% of a trace"),
         (
-            "mmpp: {states: [{rate: 0, stay: 1ms}, {rate: 0.001, stay: 1ms}], prompt: &p {median: 9, spread: 0}, output: *p}",
+            "mmpp: {states: [&s {rate: 1, stay: 1ms}, *s], prompt: &p {median: 9, spread: 0}, output: *p}",
             "make each at least 0.0632 s long",
         ),
     ],

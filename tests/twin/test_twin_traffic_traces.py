@@ -166,7 +166,7 @@ def test_a_file_that_is_missing_damaged_or_empty_is_named(tmp_path: Path) -> Non
     (tmp_path / "cut.csv.gz").write_bytes(whole[:-100])
     (tmp_path / "no.parquet").write_bytes(b"no parquet")
     write_table(pa.table({"arrival_s": [0.0], "prompt_tokens": [1]}), tmp_path / "less.parquet")
-    rows = {"arrival_s": [0.0], "prompt_tokens": [1], "output_tokens": [1], "turn": [0]}
+    rows: dict[str, Sequence[object]] = {"arrival_s": [0.0], "prompt_tokens": [1], "output_tokens": [1], "turn": [0]}
     write_table(pa.table(rows).append_column("turn", [[0]]), tmp_path / "twice.parquet")
     for name, said in (
         ("nowhere.csv", "missing"),
