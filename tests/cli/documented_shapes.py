@@ -28,7 +28,7 @@ _OPEN = frozenset(
         "ttft_left_out",
     }
 )
-"""Keys under which there are names of the operator's own: knobs, features, rules, targets; or what happened to occur."""
+"""Keys under which there are names of the operator's own: knobs, features, rules, targets; or what occurred."""
 
 
 def documented(name: str) -> Any:

@@ -14,9 +14,12 @@ from flyball_twin.validation.splitwise import (
     COLUMNS,
     LARGEST_STEP,
     NO_GPU,
+    NO_MODEL,
+    NO_RANKS,
     NOT_BELIEVED,
     NOT_MEASURED,
     SPLITWISE,
+    TOO_LARGE,
     Point,
     predicted_s,
     read_points,
@@ -81,12 +84,16 @@ def test_what_is_no_measurement_is_left_out_and_counted(tmp_path: Path) -> None:
         CELLS,
         CELLS | {"hardware": "h100-80gb-pcap"},
         CELLS | {"hardware": "b580"},
+        CELLS | {"model": "bloom-176b"},
+        CELLS | {"tensor_parallel": 3},
+        CELLS | {"batch_size": 10**9},
         CELLS | {"batch_size": 2, "prompt_time": 156.0},
         CELLS | {"batch_size": 4, "prompt_time": 60.0},
     ]
     section = SPLITWISE.section([saved(rows, tmp_path / "t.parquet")], None)
 
-    assert {NOT_MEASURED: 1, NO_GPU: 1, NOT_BELIEVED: 1} == section.left_out
+    once = (NOT_MEASURED, NO_GPU, NO_MODEL, NO_RANKS, TOO_LARGE, NOT_BELIEVED)
+    assert dict.fromkeys(once, 1) == section.left_out
     assert [2] == [group.rows for group in section.groups]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from flyball_core.errors import Rejected
 from flyball_twin.physics import FLASH_ATTN, EngineModel, KernelCost, gpu_named, model_named
 from flyball_twin.validation.rows import Row, rows_of
 from flyball_twin.validation.seam import Errors, Grid, Group, Section, errors_document, errors_of
@@ -27,10 +28,15 @@ COLUMNS = (
 )
 MODEL_OF = {"llama2-70b": "llama-2-70b"}
 GPU_OF = {"a100-80gb": "a100_sxm", "h100-80gb": "h100_sxm"}
+MEASURED_RANKS = (1, 2, 4, 8)
+"""Over which all-reduces were measured."""
 CAPPED = "-pcap"
 NOT_MEASURED = "splitwise_power_capped"
 """Rows that were computed from the others."""
 NO_GPU = "splitwise_unknown_gpu"
+NO_MODEL = "splitwise_unknown_model"
+NO_RANKS = "splitwise_ranks_not_measured"
+TOO_LARGE = "splitwise_step_too_large"
 NOT_BELIEVED = "splitwise_not_believed"
 """A larger batch of the same prompts is said to take less than half of a smaller one's time."""
 LARGEST_STEP = 64 * 512
@@ -123,11 +129,10 @@ def read_points(rows: Sequence[Row], left_out: dict[str, int]) -> dict[Point, Me
         prompt_s, token_s = row.real("prompt_time", least=0.0) / 1e3, row.real("token_time", least=0.0) / 1e3
         if prompt_s == 0.0 or token_s == 0.0:
             raise row.problem("prompt_time and token_time are above 0")
-        if hardware in GPU_OF:
-            times.setdefault(point, []).append((prompt_s, token_s))
-        else:
-            reason = NOT_MEASURED if hardware.endswith(CAPPED) else NO_GPU
+        if reason := _unusable(point):
             left_out[reason] = left_out.get(reason, 0) + 1
+        else:
+            times.setdefault(point, []).append((prompt_s, token_s))
     return {
         point: Measured(
             prompt_s=median(prompt_s for prompt_s, _ in seen),
@@ -136,6 +141,27 @@ def read_points(rows: Sequence[Row], left_out: dict[str, int]) -> dict[Point, Me
         )
         for point, seen in times.items()
     }
+
+
+def _unusable(point: Point) -> str:
+    """Why a point cannot be compared; empty if it can."""
+    if point.hardware.endswith(CAPPED):
+        return NOT_MEASURED
+    if point.hardware not in GPU_OF:
+        return NO_GPU
+    if not _known(point.model):
+        return NO_MODEL
+    if point.tensor_parallel not in MEASURED_RANKS:
+        return NO_RANKS
+    return TOO_LARGE if point.batch * point.prompt_tokens > LARGEST_STEP else ""
+
+
+def _known(model: str) -> bool:
+    try:
+        model_named(MODEL_OF.get(model, model))
+    except Rejected:
+        return False
+    return True
 
 
 def believed(points: Mapping[Point, Measured], left_out: dict[str, int]) -> dict[Point, Measured]:
@@ -156,7 +182,7 @@ def _alike(one: Point, other: Point) -> bool:
 
 
 def scored(hardware: str, ranks: int, model: str, points: Mapping[Point, Measured]) -> Setting:
-    """The errors of one setting. Raises `Rejected` for a model that the twin does not know."""
+    """The errors of one setting."""
     engine = EngineModel(
         gpu=gpu_named(GPU_OF[hardware]),
         model=model_named(MODEL_OF.get(model, model)),
