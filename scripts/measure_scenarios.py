@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from flyball_core.errors import Fatal
-from flyball_twin.outcomes import Outcome
+from flyball_twin.fleet.outcomes import Outcome
 from flyball_twin.scenario import library
 from flyball_twin.scenario.building import build_fleet
 from flyball_twin.scenario.estimate import estimate

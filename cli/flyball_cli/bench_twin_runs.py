@@ -19,13 +19,13 @@ from time import perf_counter, process_time
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings
-from flyball_twin.fleet import Fleet
-from flyball_twin.life import Life
-from flyball_twin.outcomes import Outcome, Record
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.outcomes import Outcome, Record
+from flyball_twin.fleet.scoring import Slo
+from flyball_twin.governed.life import Life
+from flyball_twin.governed.scorecard import Scorecard
 from flyball_twin.scenario.building import build_fleet
 from flyball_twin.scenario.model import EnginePlan, PoolPlan, Scenario, Stream, TraceSource
-from flyball_twin.scorecard import Scorecard
-from flyball_twin.scoring import Slo
 from flyball_twin.traffic.files import find_trace
 from flyball_twin.traffic.traces import open_trace
 

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from flyball_cli.twin_playing import Played
 from flyball_cli.twin_words import print_doings, seconds
-from flyball_twin.life import UNGOVERNED
-from flyball_twin.observing import Observed
+from flyball_twin.fleet.scoring import Score
+from flyball_twin.governed.life import UNGOVERNED
+from flyball_twin.governed.observing import Observed
+from flyball_twin.governed.scorecard import Scorecard
 from flyball_twin.scenario.model import Scenario
-from flyball_twin.scorecard import Scorecard
-from flyball_twin.scoring import Score
 
 SCHEMA = "flyball.demo/1"
 

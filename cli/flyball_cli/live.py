@@ -13,11 +13,11 @@ from rich.text import Text
 
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET
 from flyball_core.outputs import DecisionRecord, RecordKind
-from flyball_twin.engine import Engine
-from flyball_twin.fleet import Pool
-from flyball_twin.life import Life, Watched
-from flyball_twin.scorecard import LAST_REQUESTS
-from flyball_twin.trail import load_of
+from flyball_twin.engine.engine import Engine
+from flyball_twin.fleet.fleet import Pool
+from flyball_twin.governed.life import Life, Watched
+from flyball_twin.governed.scorecard import LAST_REQUESTS
+from flyball_twin.governed.trail import load_of
 
 PLAIN_LINES = 20
 """About so many plain lines a run has, but none more often than each minute of virtual time."""

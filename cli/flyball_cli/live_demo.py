@@ -34,7 +34,7 @@ from flyball_proto.codec import decode_audit
 from flyball_proto.codec.words import read_known
 from flyball_proto.v1.common_pb2 import TARGET_KIND_ENGINE
 from flyball_proto.v1.services_pb2 import DecisionsRequest, PoolStatus
-from flyball_twin.observing import Chronicle
+from flyball_twin.governed.observing import Chronicle
 
 SHORTEST_S, LONGEST_S = 4.0, 3600.0
 GRACE_S = 10.0

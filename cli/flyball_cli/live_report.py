@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flyball_cli.live_traffic import SLOS, Figures, Measured, TrafficPhase, figures
 from flyball_cli.live_view import LiveEngine, milliseconds
-from flyball_twin.observing import Change, Observed
+from flyball_twin.governed.observing import Change, Observed
 
 SCHEMA = "flyball.demo-live/1"
 MOST_CHANGES = 12

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from flyball_twin.scoring import Slo, percentile
+from flyball_twin.fleet.scoring import Slo, percentile
 from flyball_twin.serving.answers import DONE
 from flyball_twin.serving.asking import CHARACTERS_PER_TOKEN
 

@@ -20,10 +20,10 @@ from matplotlib.lines import Line2D
 from flyball_cli.twin_playing import Played, variant_words
 from flyball_cli.wording import counted
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
-from flyball_twin.life import GOVERNED, UNGOVERNED
-from flyball_twin.observing import Change, RegimeShift
+from flyball_twin.fleet.scoring import Minute
+from flyball_twin.governed.life import GOVERNED, UNGOVERNED
+from flyball_twin.governed.observing import Change, RegimeShift
 from flyball_twin.scenario.model import Fault, FaultKind, PoolPlan
-from flyball_twin.scoring import Minute
 
 mpl.use("Agg")  # a file, never a window
 mpl.rcParams["text.parse_math"] = False  # a dollar in a title is a dollar

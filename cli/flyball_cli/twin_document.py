@@ -10,9 +10,9 @@ from typing import Any
 
 from flyball_cli.demo_report import shifts_document
 from flyball_cli.twin_playing import Played
+from flyball_twin.fleet.scoring import Score
+from flyball_twin.governed.scorecard import Scorecard
 from flyball_twin.scenario.model import PoolPlan, Scenario
-from flyball_twin.scorecard import Scorecard
-from flyball_twin.scoring import Score
 
 SCHEMA = "flyball.twin-run/1"
 

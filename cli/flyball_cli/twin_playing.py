@@ -19,13 +19,13 @@ from flyball_core.knobs import VARIANT
 from flyball_log import Log, open_log
 from flyball_log.embedded import Durability, EmbeddedLog, EmbeddedSettings, Retention
 from flyball_log.interface import Topic
-from flyball_twin.fleet import Fleet
-from flyball_twin.life import UNGOVERNED, Frames, Life
-from flyball_twin.observing import Observed
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.governed.life import UNGOVERNED, Frames, Life
+from flyball_twin.governed.observing import Observed
+from flyball_twin.governed.scorecard import Scorecard
 from flyball_twin.physics import VARIANTS
 from flyball_twin.scenario.building import build_fleet
 from flyball_twin.scenario.model import Scenario
-from flyball_twin.scorecard import Scorecard
 
 PARTITIONS = 1
 """A simulated fleet needs no more, and one partition makes all its pools one story."""

@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from flyball_cli.twin_playing import Played, say
-from flyball_twin.life import Frames
-from flyball_twin.observing import Observed
+from flyball_twin.governed.life import Frames
+from flyball_twin.governed.observing import Observed
 from flyball_twin.scenario.model import Scenario
 
 SHIFTS_TOLD = 12

@@ -34,7 +34,7 @@ from flyball_controller.replay import Verdict, replay_log
 from flyball_core.errors import Fatal
 from flyball_log import open_log
 from flyball_service.reading import read_config
-from flyball_twin.scoring import Slo
+from flyball_twin.fleet.scoring import Slo
 
 FLYBALL = Path(sys.executable).with_name("flyball")
 SECONDS = 20

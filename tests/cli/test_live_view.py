@@ -13,7 +13,7 @@ from flyball_core.ids import LogId, PoolId
 from flyball_core.inputs import TargetKind
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
 from flyball_core.outputs import DecisionRecord, RecordKind
-from flyball_twin.observing import Change, Observed, RegimeShift
+from flyball_twin.governed.observing import Change, Observed, RegimeShift
 
 ENGINE = LiveEngine(
     name="engine-0",

@@ -18,7 +18,7 @@ from flyball_agents.gateway.lanes import lane_of
 from flyball_agents.gateway.serving import GatewayLimits, RoutedTo, SmallGateway
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
-from flyball_twin.engine import Engine
+from flyball_twin.engine.engine import Engine
 from flyball_twin.physics import ENGINE_MODEL
 from flyball_twin.serving.alarm import LoopAlarm
 from flyball_twin.serving.http_door import HttpDoor

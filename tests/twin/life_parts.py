@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flyball_core.ids import LogId
 from flyball_log.interface import Topic
-from flyball_twin.life import Frames, Life
+from flyball_twin.governed.life import Frames, Life
 from flyball_twin.scenario.building import build_fleet
 from flyball_twin.scenario.model import Scenario
 from flyball_twin.scenario.reading import scenario_of

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from flyball_core.ids import EngineId
-from flyball_twin.engine import Engine
+from flyball_twin.engine.engine import Engine
 from flyball_twin.physics import ENGINE_MODEL, EngineModel
 from flyball_twin.serving.alarm import LoopAlarm
 from flyball_twin.serving.http_door import HttpDoor

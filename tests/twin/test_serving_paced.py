@@ -7,9 +7,9 @@ import pytest
 from flyball_core.errors import Rejected, Retryable
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP, VARIANT
-from flyball_twin.engine import NEVER, Engine
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import ENGINE_MODEL
-from flyball_twin.sequences import Sequence
 from flyball_twin.serving import paced as paced_module
 from serving_parts import HandClock, paced_engine, ring
 from twin_parts import ask, with_blocks

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from flyball_twin.engine.scheduling import AS_VLLM, BatchPolicy, Scheduling, scheduling_of
 from flyball_twin.physics import ENGINE_MODEL, FLASH_ATTN
-from flyball_twin.scheduling import AS_VLLM, BatchPolicy, Scheduling, scheduling_of
 from flyball_twin.validation.closed_loop import ClientLoad, ClosedLoop, LoopRun, Serving
 
 HOST_S = 0.004

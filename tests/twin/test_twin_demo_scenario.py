@@ -7,14 +7,14 @@ import pytest
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_core.knobs import TOKEN_BUDGET
-from flyball_twin.fleet import Fleet
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.scoring import Score
+from flyball_twin.governed.scorecard import Scorecard
 from flyball_twin.physics import VARIANTS
 from flyball_twin.scenario.building import build_fleet, build_traffic
 from flyball_twin.scenario.model import Scenario
 from flyball_twin.scenario.reading import load_scenario
 from flyball_twin.scenario.shortening import shortened
-from flyball_twin.scorecard import Scorecard
-from flyball_twin.scoring import Score
 from flyball_twin.workload import Request
 
 DEMO = load_scenario("demo")

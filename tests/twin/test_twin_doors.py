@@ -8,9 +8,9 @@ from flyball_core.errors import Rejected
 from flyball_core.frames import BandwidthSource
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
-from flyball_twin.doors import EngineDoor, GatewayDoor, Probe
-from flyball_twin.fleet import Fleet
-from flyball_twin.gateway import MAX_WAIT_S
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.gateway import MAX_WAIT_S
+from flyball_twin.governed.doors import EngineDoor, GatewayDoor, Probe
 from flyball_twin.physics import ENGINE_MODEL
 from twin_parts import ask, fleet_of
 

@@ -8,10 +8,10 @@ import pytest
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
-from flyball_twin.engine import NEVER, Engine
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.scheduling import BatchPolicy, Scheduling
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import ENGINE_MODEL, VARIANTS, EngineModel, GpuCondition, StepCost
-from flyball_twin.scheduling import BatchPolicy, Scheduling
-from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 from twin_parts import ask, with_blocks
 

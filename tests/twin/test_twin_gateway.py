@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
-from flyball_twin.gateway import START_WEIGHT, Gateway
+from flyball_twin.fleet.gateway import START_WEIGHT, Gateway
 from twin_parts import LANES, ask
 
 E0, E1, E2 = EngineId("e0"), EngineId("e1"), EngineId("e2")

@@ -9,12 +9,12 @@ from hypothesis import given, settings, strategies as st
 
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET
-from flyball_twin.counters import Counters
-from flyball_twin.engine import NEVER, Engine
-from flyball_twin.leaping import DecodeLines, Stretch
+from flyball_twin.engine.counters import Counters
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.leaping import DecodeLines, Stretch
+from flyball_twin.engine.scheduling import AS_VLLM, PLAIN, Scheduling, scheduling_of
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import ENGINE_MODEL, Chunk, EngineModel, GpuCondition
-from flyball_twin.scheduling import AS_VLLM, PLAIN, Scheduling, scheduling_of
-from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 from twin_parts import with_blocks
 

@@ -15,7 +15,7 @@ from flyball_core.ids import PoolId
 from flyball_core.inputs import Attach, PolicyText, TargetKind, Tick
 from flyball_log.interface import Topic
 from flyball_proto.codec import decode_input
-from flyball_twin.life import GOVERNED, UNGOVERNED
+from flyball_twin.governed.life import GOVERNED, UNGOVERNED
 from harness.invariants import check_log
 from life_parts import TWO_POOLS, Lived, live, scenario
 

@@ -10,12 +10,12 @@ from flyball_core.ids import EngineId, LogId, PoolId
 from flyball_core.inputs import Proposal, TargetKind
 from flyball_core.knobs import BATCH_CAP, VARIANT
 from flyball_core.outputs import DecisionRecord, RecordKind, TickRecord, Verdict
-from flyball_twin import observing
-from flyball_twin.observing import Chronicle
-from flyball_twin.outcomes import Outcome, Status
+from flyball_twin.fleet.outcomes import Outcome, Status
+from flyball_twin.governed import observing
+from flyball_twin.governed.observing import Chronicle
+from flyball_twin.governed.scorecard import LAST_REQUESTS, Scorecard
+from flyball_twin.governed.trail import BINS, LENGTHS_S, Trail, bin_length_s
 from flyball_twin.scenario.building import build_fleet
-from flyball_twin.scorecard import LAST_REQUESTS, Scorecard
-from flyball_twin.trail import BINS, LENGTHS_S, Trail, bin_length_s
 from life_parts import scenario
 from twin_parts import ask, fleet_of
 

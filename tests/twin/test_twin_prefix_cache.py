@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from flyball_core.ids import EngineId
-from flyball_twin.engine import Engine
-from flyball_twin.kv import PagedKv, blocks_for
+from flyball_twin.engine.engine import Engine
+from flyball_twin.engine.kv import PagedKv, blocks_for
+from flyball_twin.engine.prefix_cache import RUN_BLOCKS, PrefixCache, Run
+from flyball_twin.engine.scheduling import Scheduling
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import ENGINE_MODEL, FLASH_ATTN, EngineModel
-from flyball_twin.prefix_cache import RUN_BLOCKS, PrefixCache, Run
-from flyball_twin.scheduling import Scheduling
-from flyball_twin.sequences import Sequence
 from flyball_twin.workload import PREFIX_TOKENS
 from twin_parts import ask, with_blocks
 

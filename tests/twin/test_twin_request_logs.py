@@ -13,8 +13,8 @@ from pyarrow.parquet import write_table
 
 import measured_tables
 from flyball_core.errors import InvalidDocument, Rejected
+from flyball_twin.engine.scheduling import Scheduling
 from flyball_twin.physics import EngineModel, gpu_named, model_named
-from flyball_twin.scheduling import Scheduling
 from flyball_twin.validation.request_deployment import blocks_seen, cap_seen, deployment_of, with_blocks
 from flyball_twin.validation.request_fit import Constants, fit, search
 from flyball_twin.validation.request_logs import (

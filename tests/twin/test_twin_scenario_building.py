@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from flyball_core.errors import Rejected
-from flyball_twin.outcomes import Outcome
+from flyball_twin.engine.scheduling import AS_VLLM, BatchPolicy, scheduling_of
+from flyball_twin.fleet.outcomes import Outcome
 from flyball_twin.scenario.building import build_fleet, build_traffic, scheduling
 from flyball_twin.scenario.estimate import estimate, notes
 from flyball_twin.scenario.model import Scenario, TraceSource
 from flyball_twin.scenario.reading import load_scenario, scenario_of
-from flyball_twin.scheduling import AS_VLLM, BatchPolicy, scheduling_of
 from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 from scenario_documents import good

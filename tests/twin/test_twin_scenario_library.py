@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flyball_core.errors import Rejected
-from flyball_twin.outcomes import Outcome, Status
+from flyball_twin.fleet.outcomes import Outcome, Status
 from flyball_twin.scenario import library
 from flyball_twin.scenario.building import build_fleet
 from flyball_twin.scenario.estimate import estimate, notes

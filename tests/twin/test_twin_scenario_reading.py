@@ -7,6 +7,7 @@ import pytest
 from flyball_core.outputs import LaneRule
 from flyball_policies.presets import preset
 from flyball_policies.reading import read_document
+from flyball_twin.fleet.scoring import Slo
 from flyball_twin.scenario.model import (
     DiurnalSource,
     Fault,
@@ -19,7 +20,6 @@ from flyball_twin.scenario.model import (
     TraceSource,
 )
 from flyball_twin.scenario.reading import InvalidScenario, read_scenario, scenario_of
-from flyball_twin.scoring import Slo
 from scenario_documents import GOOD, MISTAKES, Mistake, good
 
 SMALL = """\

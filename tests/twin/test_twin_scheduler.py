@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flyball_core.errors import Fatal
-from flyball_twin.kv import PagedKv, blocks_for
-from flyball_twin.prefix_cache import RUN_BLOCKS
-from flyball_twin.scheduler import Batch
-from flyball_twin.scheduling import BatchPolicy, Scheduling
-from flyball_twin.sequences import Sequence
+from flyball_twin.engine.kv import PagedKv, blocks_for
+from flyball_twin.engine.prefix_cache import RUN_BLOCKS
+from flyball_twin.engine.scheduler import Batch
+from flyball_twin.engine.scheduling import BatchPolicy, Scheduling
+from flyball_twin.engine.sequences import Sequence
 from twin_parts import ask
 
 FIRST, IN_FLIGHT = BatchPolicy.PREFILL_FIRST, BatchPolicy.IN_FLIGHT

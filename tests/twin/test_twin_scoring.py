@@ -5,8 +5,8 @@ from hypothesis import given, strategies as st
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
-from flyball_twin.outcomes import Outcome, Status
-from flyball_twin.scoring import Slo, percentile, score, timeline
+from flyball_twin.fleet.outcomes import Outcome, Status
+from flyball_twin.fleet.scoring import Slo, percentile, score, timeline
 from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 from twin_parts import ask

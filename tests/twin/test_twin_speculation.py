@@ -6,11 +6,11 @@ import pytest
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
-from flyball_twin.engine import Engine
+from flyball_twin.engine.engine import Engine
+from flyball_twin.engine.scheduling import Scheduling
+from flyball_twin.engine.sequences import Sequence
+from flyball_twin.engine.speculation import tokens_per_step
 from flyball_twin.physics import ENGINE_MODEL
-from flyball_twin.scheduling import Scheduling
-from flyball_twin.sequences import Sequence
-from flyball_twin.speculation import tokens_per_step
 from twin_parts import ask
 
 

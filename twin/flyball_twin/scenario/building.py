@@ -9,10 +9,11 @@ from dataclasses import replace
 from random import Random
 from zlib import crc32
 
-from flyball_twin.engine import Engine
-from flyball_twin.fleet import Fleet, Pool
-from flyball_twin.gateway import Gateway
-from flyball_twin.outcomes import Record
+from flyball_twin.engine.engine import Engine
+from flyball_twin.engine.scheduling import Scheduling, scheduling_of
+from flyball_twin.fleet.fleet import Fleet, Pool
+from flyball_twin.fleet.gateway import Gateway
+from flyball_twin.fleet.outcomes import Record
 from flyball_twin.physics import EngineModel, hardware_of
 from flyball_twin.scenario.model import (
     DiurnalSource,
@@ -25,7 +26,6 @@ from flyball_twin.scenario.model import (
     TraceSource,
 )
 from flyball_twin.scenario.registries import model_of
-from flyball_twin.scheduling import Scheduling, scheduling_of
 from flyball_twin.traffic.asking import Draft, play_diurnal, play_mmpp, play_trace
 from flyball_twin.traffic.files import find_trace
 from flyball_twin.traffic.lots import Lots

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyball_core.ids import PoolId
-from flyball_twin.engine_knobs import live_knobs
+from flyball_twin.engine.knobs import live_knobs
+from flyball_twin.engine.speculation import tokens_per_step
 from flyball_twin.physics import BLOCK_TOKENS, EngineModel
 from flyball_twin.physics.variants import variant_named
 from flyball_twin.scenario.building import build_traffic, engine_model
 from flyball_twin.scenario.model import EnginePlan, PoolPlan, Scenario, TraceSource
-from flyball_twin.speculation import tokens_per_step
 from flyball_twin.traffic.files import find_trace
 from flyball_twin.traffic.seam import NEVER
 from flyball_twin.traffic.traces import open_trace

@@ -12,11 +12,11 @@ from flyball_policies.document import Lane, PolicyDocument
 from flyball_policies.presets import preset
 from flyball_policies.reading import MAX_BYTES, read_document, read_node
 from flyball_policies.strict_yaml import DocumentReader
+from flyball_twin.fleet.scoring import Slo
 from flyball_twin.scenario import registries
 from flyball_twin.scenario.forms import Entry, ScenarioReader
 from flyball_twin.scenario.keys import MOST_ENGINES
 from flyball_twin.scenario.model import EnginePlan, PoolPlan
-from flyball_twin.scoring import Slo
 
 GPUS_PER_NODE = 8
 _START = Lane(name="")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
-from flyball_twin.scoring import Slo
+from flyball_twin.fleet.scoring import Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from itertools import islice
 from flyball_core.errors import Retryable
 from flyball_core.ids import Incarnation
 from flyball_core.knobs import KnobSpec, Setting, Value
-from flyball_twin.engine import NEVER, Engine
-from flyball_twin.sequences import Sequence
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.serving.streams import Stream
 from flyball_twin.serving.tallies import Tallies
 from flyball_twin.workload import Request

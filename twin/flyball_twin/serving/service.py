@@ -21,7 +21,7 @@ from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_service.config import Config, TwinConfig, TwinEngineConfig
 from flyball_service.tls import Tls
-from flyball_twin.engine import Engine
+from flyball_twin.engine.engine import Engine
 from flyball_twin.physics import ENGINE_MODEL
 from flyball_twin.serving.alarm import LoopAlarm
 from flyball_twin.serving.attachment import Attachment, Seat

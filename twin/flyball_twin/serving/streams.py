@@ -6,7 +6,7 @@ it fetches late it fetches in one piece. It refuses to know how tokens are writt
 
 import asyncio
 
-from flyball_twin.sequences import Sequence
+from flyball_twin.engine.sequences import Sequence
 
 
 class Stream:

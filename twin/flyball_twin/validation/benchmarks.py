@@ -17,7 +17,7 @@ chosen with all rows in sight, held out or not; constants never are.
 import re
 from dataclasses import replace
 
-from flyball_twin.scheduling import BatchPolicy, scheduling_of
+from flyball_twin.engine.scheduling import BatchPolicy, scheduling_of
 from flyball_twin.validation.closed_loop import ClientLoad, Serving
 from flyball_twin.validation.silicon_rows import Setting, engine_of
 

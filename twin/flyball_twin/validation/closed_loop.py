@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from math import log
 
 from flyball_core.ids import EngineId
-from flyball_twin.engine import NEVER, Engine
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.scheduling import Scheduling
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import FLASH_ATTN, Chunk, EngineModel
-from flyball_twin.scheduling import Scheduling
-from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 
 

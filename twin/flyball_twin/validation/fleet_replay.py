@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
-from flyball_twin.engine import Engine
-from flyball_twin.fleet import Fleet
-from flyball_twin.gateway import Gateway
-from flyball_twin.outcomes import Outcome
+from flyball_twin.engine.engine import Engine
+from flyball_twin.engine.scheduling import BatchPolicy, Scheduling
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.gateway import Gateway
+from flyball_twin.fleet.outcomes import Outcome
 from flyball_twin.physics import FLASH_ATTN, EngineModel, gpu_named, kernel_file_of, model_named
-from flyball_twin.scheduling import BatchPolicy, Scheduling
 from flyball_twin.validation.fleet_logs import FleetLog, knee_rps, medians
 
 LANE = "logged"

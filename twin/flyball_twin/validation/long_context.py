@@ -19,10 +19,10 @@ from statistics import fmean, median
 
 from flyball_core.ids import EngineId
 from flyball_core.knobs import BATCH_CAP
-from flyball_twin.engine import NEVER, Engine
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.scheduling import Scheduling
+from flyball_twin.engine.sequences import Sequence as Attempt
 from flyball_twin.physics import BLOCK_TOKENS, FLASH_ATTN, H100, EngineModel, model_named
-from flyball_twin.scheduling import Scheduling
-from flyball_twin.sequences import Sequence as Attempt
 from flyball_twin.workload import PREFIX_TOKENS, Request
 
 REPORTED = (13.0, 40.0)

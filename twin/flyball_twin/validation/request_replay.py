@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from flyball_core.errors import Fatal
 from flyball_core.ids import EngineId
-from flyball_twin.engine import NEVER, Engine
+from flyball_twin.engine.engine import NEVER, Engine
+from flyball_twin.engine.scheduling import Scheduling
+from flyball_twin.engine.sequences import Sequence as Attempt
 from flyball_twin.physics import FLASH_ATTN, EngineModel
-from flyball_twin.scheduling import Scheduling
-from flyball_twin.sequences import Sequence as Attempt
 from flyball_twin.validation.request_logs import LoggedRequest, TelemetryPoint
 from flyball_twin.workload import Request
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 from flyball_core.errors import Fatal, Rejected
 from flyball_core.ids import EngineId, Incarnation
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT, KnobSpec, Setting, Value
-from flyball_twin.counters import Counters
-from flyball_twin.engine_knobs import known_variant, live_knobs, restart_variant, variant_knob
-from flyball_twin.leaping import Line, Stretch, lines_of, point
+from flyball_twin.engine.counters import Counters
+from flyball_twin.engine.knobs import known_variant, live_knobs, restart_variant, variant_knob
+from flyball_twin.engine.leaping import Line, Stretch, lines_of, point
+from flyball_twin.engine.scheduler import Batch
+from flyball_twin.engine.scheduling import AS_VLLM, Scheduling
+from flyball_twin.engine.sequences import Sequence
 from flyball_twin.physics import BLOCK_TOKENS, HEALTHY, VARIANTS, Chunk, EngineModel, GpuCondition
-from flyball_twin.scheduler import Batch
-from flyball_twin.scheduling import AS_VLLM, Scheduling
-from flyball_twin.sequences import Sequence
 from flyball_twin.workload import Request
 
 NEVER = float("inf")

@@ -9,7 +9,7 @@ of what waits.
 from bisect import insort
 from collections.abc import Iterable, Iterator
 
-from flyball_twin.sequences import Sequence
+from flyball_twin.engine.sequences import Sequence
 
 
 def urgency(sequence: Sequence) -> tuple[int, float, int]:

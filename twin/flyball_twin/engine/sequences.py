@@ -7,7 +7,7 @@ its last but at a preemption.
 
 from dataclasses import dataclass
 
-from flyball_twin.prefix_cache import Run
+from flyball_twin.engine.prefix_cache import Run
 from flyball_twin.workload import Request
 
 

@@ -24,12 +24,12 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import ceil
 
-from flyball_twin.kv import PagedKv, blocks_for
-from flyball_twin.prefix_cache import RUN_BLOCKS, PrefixCache, Run
-from flyball_twin.scheduling import PLAIN, BatchPolicy, Scheduling
-from flyball_twin.sequences import Sequence
-from flyball_twin.speculation import tokens_per_step
-from flyball_twin.waiting import ByPriority, urgency
+from flyball_twin.engine.kv import PagedKv, blocks_for
+from flyball_twin.engine.prefix_cache import RUN_BLOCKS, PrefixCache, Run
+from flyball_twin.engine.scheduling import PLAIN, BatchPolicy, Scheduling
+from flyball_twin.engine.sequences import Sequence
+from flyball_twin.engine.speculation import tokens_per_step
+from flyball_twin.engine.waiting import ByPriority, urgency
 from flyball_twin.workload import PREFIX_TOKENS
 
 

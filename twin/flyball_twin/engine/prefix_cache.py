@@ -11,7 +11,7 @@ and it shares whole runs only.
 from collections import OrderedDict
 from collections.abc import Sequence as Items
 
-from flyball_twin.kv import PagedKv, blocks_for
+from flyball_twin.engine.kv import PagedKv, blocks_for
 from flyball_twin.workload import PREFIX_TOKENS
 
 RUN_BLOCKS = blocks_for(PREFIX_TOKENS)

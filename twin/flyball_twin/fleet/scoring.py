@@ -2,7 +2,7 @@
 
 A request that did not finish missed its objective, whatever the reason; nothing leaves
 the denominator. Percentiles are over finished requests, and say so by their count. `score` and `timeline` are exact and
-look at every outcome; `flyball_twin.tallies` counts as a run goes on, for long ones. This
+look at every outcome; `flyball_twin.fleet.tallies` counts as a run goes on, for long ones. This
 module refuses to weigh lanes against each other.
 """
 
@@ -12,7 +12,7 @@ from math import ceil
 from typing import Protocol
 
 from flyball_core.errors import Rejected
-from flyball_twin.outcomes import Outcome, Status
+from flyball_twin.fleet.outcomes import Outcome, Status
 from flyball_twin.traffic.seam import NEVER
 from flyball_twin.workload import Request
 

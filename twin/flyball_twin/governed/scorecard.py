@@ -7,11 +7,11 @@ to look at the log: what was decided is `observing`'s.
 from collections import deque
 
 from flyball_core.ids import PoolId
-from flyball_twin.outcomes import Outcome
+from flyball_twin.fleet.outcomes import Outcome
+from flyball_twin.fleet.scoring import objective
+from flyball_twin.fleet.tallies import Tally
+from flyball_twin.governed.trail import Trail, bin_length_s
 from flyball_twin.scenario.model import Scenario
-from flyball_twin.scoring import objective
-from flyball_twin.tallies import Tally
-from flyball_twin.trail import Trail, bin_length_s
 
 LAST_REQUESTS = 200
 """How many of the latest outcomes `recent` looks at."""

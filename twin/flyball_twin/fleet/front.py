@@ -10,11 +10,11 @@ from functools import partial
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
-from flyball_twin.engine import Engine
-from flyball_twin.gateway import Gateway
-from flyball_twin.outcomes import Outcome, Record, Status
-from flyball_twin.sequences import Sequence
-from flyball_twin.timers import NEVER, Timers, Turn
+from flyball_twin.engine.engine import Engine
+from flyball_twin.engine.sequences import Sequence
+from flyball_twin.fleet.gateway import Gateway
+from flyball_twin.fleet.outcomes import Outcome, Record, Status
+from flyball_twin.fleet.timers import NEVER, Timers, Turn
 from flyball_twin.traffic.seam import Traffic
 from flyball_twin.workload import Request
 

@@ -18,10 +18,10 @@ from flyball_controller.pusher import Message, Pusher
 from flyball_core.ids import EngineId, Incarnation, PoolId
 from flyball_core.inputs import Ack, Attach, TargetKind
 from flyball_core.outputs import Directive, Heartbeat, RoutingTable
-from flyball_twin.clocks import NodeClock
-from flyball_twin.doors import EngineDoor, GatewayDoor
-from flyball_twin.fleet import Fleet
-from flyball_twin.gateway import MAX_WAIT_S
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.gateway import MAX_WAIT_S
+from flyball_twin.governed.clocks import NodeClock
+from flyball_twin.governed.doors import EngineDoor, GatewayDoor
 
 
 class Seat:

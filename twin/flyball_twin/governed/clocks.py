@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flyball_twin.nodes import NodeFaults
+from flyball_twin.governed.nodes import NodeFaults
 from flyball_twin.scenario.model import Fault
 
 

@@ -11,8 +11,8 @@ from math import ceil
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import Setting
-from flyball_twin.engine import Engine
-from flyball_twin.fleet import Fleet, Pool
+from flyball_twin.engine.engine import Engine
+from flyball_twin.fleet.fleet import Fleet, Pool
 
 BINS = 400
 """About so many bins a run is cut into."""

@@ -10,9 +10,9 @@ from flyball_agents.gateway_adapter import GatewayReading, LanePlace
 from flyball_core.frames import BandwidthSource, EngineSample, GatewaySample, GpuSample
 from flyball_core.ids import EngineId, GatewayId, Incarnation, PoolId
 from flyball_core.knobs import KnobSpec, Setting, Value
-from flyball_twin.engine import Engine
-from flyball_twin.fleet import Fleet
-from flyball_twin.gateway import Gateway
+from flyball_twin.engine.engine import Engine
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS
 
 HARDWARE_SLOWDOWN = 0x8

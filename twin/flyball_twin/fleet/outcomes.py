@@ -1,7 +1,7 @@
 """What became of a request, told once for each, in the moment in which it is known.
 
 A fleet hands every `Outcome` to one `Record` and keeps none, so its memory does not grow with its
-trace. `Kept` keeps them all, for small runs; `flyball_twin.tallies` counts them.
+trace. `Kept` keeps them all, for small runs; `flyball_twin.fleet.tallies` counts them.
 """
 
 from collections.abc import Callable

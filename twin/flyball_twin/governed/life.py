@@ -21,15 +21,15 @@ from flyball_core.inputs import PolicyText
 from flyball_core.outputs import DecisionRecord
 from flyball_log.interface import Entry, Log, Topic
 from flyball_proto.codec import encode_input
-from flyball_twin.agents import GATEWAY, FleetAgents, Shipped
-from flyball_twin.clocks import NodeClock, VirtualClock
-from flyball_twin.fleet import Fleet
-from flyball_twin.nodes import check_node_faults, nodes_of
-from flyball_twin.observing import Observed, Observer
-from flyball_twin.outcomes import Record
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.fleet.outcomes import Record
+from flyball_twin.governed.agents import GATEWAY, FleetAgents, Shipped
+from flyball_twin.governed.clocks import NodeClock, VirtualClock
+from flyball_twin.governed.nodes import check_node_faults, nodes_of
+from flyball_twin.governed.observing import Observed, Observer
+from flyball_twin.governed.scorecard import Scorecard
+from flyball_twin.governed.seats import EngineSeat, GatewaySeat
 from flyball_twin.scenario.model import Scenario
-from flyball_twin.scorecard import Scorecard
-from flyball_twin.seats import EngineSeat, GatewaySeat
 
 GOVERNED = "flyball"
 UNGOVERNED = "static"

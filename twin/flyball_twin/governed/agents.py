@@ -19,10 +19,10 @@ from flyball_core.errors import LogUnavailable
 from flyball_core.ids import AgentId, BootId, GatewayId, PoolId
 from flyball_log.interface import Log
 from flyball_proto.codec import encode_frame
-from flyball_twin.clocks import NodeClock
-from flyball_twin.doors import GatewayProbe, Probe
-from flyball_twin.fleet import Fleet
-from flyball_twin.nodes import Node
+from flyball_twin.fleet.fleet import Fleet
+from flyball_twin.governed.clocks import NodeClock
+from flyball_twin.governed.doors import GatewayProbe, Probe
+from flyball_twin.governed.nodes import Node
 
 DRAIN_BEATS = 3600
 """Beats that the last frames get to be shipped in: at 50 a second, those of a day's loss."""

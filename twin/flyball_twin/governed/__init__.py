@@ -1,0 +1,1 @@
+"""A run in virtual time through the production agents, log, owner, pusher and receivers."""
