@@ -152,7 +152,7 @@ class Sampling:
             value = fields[place]
             if value is None:
                 continue
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not _is_finite(value):
                 fields[place] = None
                 self.troubles[name, "not_finite"] += 1
         return fields
@@ -195,7 +195,18 @@ def _all_finite(tail: tuple[object, ...]) -> bool:
     if not _PLAIN.issuperset(map(type, tail)):
         return False
     numbers = cast("tuple[float | None, ...]", tail)
-    return math.isfinite(sum(filter(None, numbers)))  # one that is not finite leaves no finite sum
+    try:
+        return math.isfinite(sum(filter(None, numbers)))  # one that is not finite leaves no finite sum
+    except OverflowError:
+        return False
+
+
+def _is_finite(number: float) -> bool:
+    """Whether it is a finite number; an integer beyond all floats is none, for nothing could be worked out with it."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _same_gpu(first: GpuSample, second: GpuSample) -> GpuSample:

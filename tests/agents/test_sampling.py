@@ -152,7 +152,7 @@ def test_a_reading_that_is_none_counts_as_raised(reading: Reading) -> None:
     assert sampling.troubles == {("odd", "raised"): 1}
 
 
-@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, "3", True, [1]])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 10**400, "3", True, [1]])
 def test_what_is_no_finite_number_is_missing_and_counted(odd: float) -> None:
     """It never becomes a zero, and the rest of the sample stays."""
     source = Source()
