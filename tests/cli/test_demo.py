@@ -3,23 +3,17 @@
 import asyncio
 import json
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flyball_controller.fingerprint import own_fingerprint
-from flyball_controller.machine import standard_seams
-from flyball_controller.replay import Verdict, replay_log
+from flyball_controller.replay import Verdict
 from flyball_log import open_log
 from harness.invariants import check_log
 from kafka_broker import kafka_broker as kafka_broker
-
-FLYBALL = Path(sys.executable).with_name("flyball")
+from played_runs import FLYBALL, interrupted, verdict_of
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -33,15 +27,6 @@ def play(out: Path, *arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
-
-
-async def verdict_of(where: str) -> Verdict:
-    """What a replay of this log says."""
-    log = await open_log(where, read_only=True)
-    try:
-        return (await replay_log(log, standard_seams, own_fingerprint())).verdict
-    finally:
-        await log.close()
 
 
 @pytest.fixture(scope="module")
@@ -178,19 +163,11 @@ async def test_kafka_and_the_embedded_log_give_the_same_decisions(
 def test_an_interrupted_demo_leaves_a_log_that_replays(tmp_path: Path) -> None:
     """Ctrl-C ends it with exit code 130, says where the log lies, and what is there replays."""
     out = tmp_path / "cut"
-    with subprocess.Popen(
-        [FLYBALL, "demo", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as demo:
-        while not (out / "spools").exists():  # it plays once its agents have spools
-            assert demo.poll() is None
-            time.sleep(0.05)
-        time.sleep(1.0)
-        demo.send_signal(signal.SIGINT)
-        said, _ = demo.communicate(timeout=20)
+    ended = interrupted("demo", out=out)
 
-    assert 130 == demo.returncode, said
-    assert str(out / "log") in said.split("Stopped.")[-1]
-    assert "Traceback" not in said
+    assert 130 == ended.code, ended.said
+    assert str(out / "log") in ended.said.split("Stopped.")[-1]
+    assert "Traceback" not in ended.said
     assert Verdict.IDENTICAL is asyncio.run(verdict_of(str(out / "log")))
 
 

@@ -3,11 +3,7 @@
 import asyncio
 import io
 import json
-import signal
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,10 @@ from cli_calls import Answer, call
 from documented_shapes import same_shape
 from flyball_cli.live import Screen
 from flyball_cli.twin_playing import new_log, play
-from flyball_controller.fingerprint import own_fingerprint
-from flyball_controller.machine import standard_seams
-from flyball_controller.replay import Verdict, replay_log
-from flyball_log import open_log
+from flyball_controller.replay import Verdict
 from flyball_twin.scenario.reading import scenario_of
 from flyball_twin.scenario.shortening import shortened
+from played_runs import interrupted, verdict_of
 
 Flyball = Callable[..., Answer]
 
@@ -204,29 +198,13 @@ def _size(picture: Path) -> tuple[int, int]:
 
 def test_an_interrupted_run_leaves_a_log_that_replays(tmp_path: Path) -> None:
     """Ctrl-C ends it with exit code 130, says where the log lies, and what is there replays."""
-    out, command = tmp_path / "cut", Path(sys.executable).with_name("flyball")
-    with subprocess.Popen(
-        [command, "twin", "run", "demo", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
-        while not (out / "spools").exists():  # it plays once its agents have spools
-            assert run.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.5)
-        run.send_signal(signal.SIGINT)
-        said, _ = run.communicate(timeout=20)
+    out = tmp_path / "cut"
+    ended = interrupted("twin", "run", "demo", out=out)
 
-    assert 130 == run.returncode, said
-    assert str(out / "log") in said.split("Stopped.")[-1]
+    assert 130 == ended.code, ended.said
+    assert str(out / "log") in ended.said.split("Stopped.")[-1]
+    assert "Traceback" not in ended.said
     assert Verdict.IDENTICAL is asyncio.run(verdict_of(str(out / "log")))
-
-
-async def verdict_of(where: str) -> Verdict:
-    """What a replay of this log says."""
-    log = await open_log(where, read_only=True)
-    try:
-        return (await replay_log(log, standard_seams, own_fingerprint())).verdict
-    finally:
-        await log.close()
 
 
 @pytest.mark.parametrize(
