@@ -20,10 +20,11 @@ from matplotlib.lines import Line2D
 from flyball_cli.twin_playing import Played, variant_words
 from flyball_cli.wording import counted
 from flyball_core.knobs import BATCH_CAP, TOKEN_BUDGET, VARIANT
+from flyball_twin.fleet.faults import Fault, FaultKind
 from flyball_twin.fleet.scoring import Minute
 from flyball_twin.governed.life import GOVERNED, UNGOVERNED
 from flyball_twin.governed.observing import Change, RegimeShift
-from flyball_twin.scenario.model import Fault, FaultKind, PoolPlan
+from flyball_twin.scenario.model import PoolPlan
 
 mpl.use("Agg")  # a file, never a window
 mpl.rcParams["text.parse_math"] = False  # a dollar in a title is a dollar

@@ -15,13 +15,13 @@ from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import BATCH_CAP, VARIANT
 from flyball_twin.engine.engine import Engine
 from flyball_twin.engine.scheduling import PLAIN
+from flyball_twin.fleet.faults import Fault, FaultKind
 from flyball_twin.fleet.fleet import Fleet, Pool
 from flyball_twin.fleet.gateway import Gateway
 from flyball_twin.fleet.outcomes import Outcome, Status
 from flyball_twin.fleet.scoring import Slo
 from flyball_twin.fleet.tallies import Tally
 from flyball_twin.physics import ENGINE_MODEL
-from flyball_twin.scenario.model import Fault, FaultKind
 from flyball_twin.traffic.seam import NEVER, Listed
 from flyball_twin.workload import Request
 from twin_parts import LANES, ask, fleet_of, with_blocks

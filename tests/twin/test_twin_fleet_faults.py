@@ -6,12 +6,11 @@ from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_core.knobs import VARIANT
 from flyball_twin.engine.engine import Engine
-from flyball_twin.fleet.faults import Checks, FaultSchedule
+from flyball_twin.fleet.faults import Checks, Fault, FaultKind, FaultSchedule
 from flyball_twin.fleet.fleet import RETRIES, Fleet
 from flyball_twin.fleet.gateway import Gateway
 from flyball_twin.fleet.outcomes import Outcome, Status
 from flyball_twin.physics import ENGINE_MODEL, GpuCondition
-from flyball_twin.scenario.model import Fault, FaultKind
 from flyball_twin.traffic.seam import NEVER
 from twin_parts import LANES, ask, fleet_of
 

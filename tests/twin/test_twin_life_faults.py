@@ -12,9 +12,10 @@ from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import DecisionRecord, RecordKind
 from flyball_log.interface import Topic
 from flyball_proto.codec import decode_audit
+from flyball_twin.fleet.faults import Fault, FaultKind
 from flyball_twin.governed.life import GOVERNED
 from flyball_twin.governed.nodes import GPUS_PER_NODE, NodeFaults, check_node_faults, nodes_of
-from flyball_twin.scenario.model import EnginePlan, Fault, FaultKind, PoolPlan
+from flyball_twin.scenario.model import EnginePlan, PoolPlan
 from harness.invariants import check_log
 from life_parts import TWO_POOLS, Lived, live, scenario
 

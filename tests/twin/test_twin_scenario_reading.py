@@ -7,11 +7,10 @@ import pytest
 from flyball_core.outputs import LaneRule
 from flyball_policies.presets import preset
 from flyball_policies.reading import read_document
+from flyball_twin.fleet.faults import Fault, FaultKind
 from flyball_twin.fleet.scoring import Slo
 from flyball_twin.scenario.model import (
     DiurnalSource,
-    Fault,
-    FaultKind,
     MmppSource,
     Phase,
     Scenario,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from flyball_core.ids import EngineId
 from flyball_core.outputs import LaneRule
 from flyball_twin.engine.engine import Engine
+from flyball_twin.fleet.faults import Fault
 from flyball_twin.fleet.fleet import Fleet
 from flyball_twin.fleet.gateway import Gateway
 from flyball_twin.physics import BLOCK_TOKENS, ENGINE_MODEL, EngineModel
-from flyball_twin.scenario.model import Fault
 from flyball_twin.workload import Request
 
 LANES = (LaneRule(lane="realtime", priority=0, max_wait_s=0.0), LaneRule(lane="bulk", priority=10, max_wait_s=30.0))

@@ -6,12 +6,43 @@ so. What strikes a node's telemetry or clock is for whoever plays its agent, and
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from math import prod
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId
 from flyball_twin.physics import GpuCondition
-from flyball_twin.scenario.model import Fault, FaultKind
+
+
+class FaultKind(StrEnum):
+    """What can go wrong in a scenario."""
+
+    BANDWIDTH = "bandwidth"
+    """The GPU of an engine has `factor` of its HBM bandwidth."""
+    THROTTLE = "throttle"
+    """The GPU of an engine runs at `factor` of its clock."""
+    DEAD = "dead"
+    """The engine is gone, with all it ran; at the end of the fault it starts cold."""
+    STALLED = "stalled"
+    """The engine holds what it has and completes nothing."""
+    TELEMETRY_LOSS = "telemetry_loss"
+    """The agent of a node reaches no log."""
+    CLOCK_SKEW = "clock_skew"
+    """The wall clock of a node is off by `skew_s`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong, and when it is over (infinity: never)."""
+
+    kind: FaultKind
+    target: str
+    """An engine, or a node for telemetry and clocks."""
+    from_s: float
+    to_s: float
+    factor: float = 1.0
+    skew_s: float = 0.0
+
 
 OF_ENGINES = (FaultKind.BANDWIDTH, FaultKind.THROTTLE, FaultKind.DEAD, FaultKind.STALLED)
 """Faults whose target is an engine."""

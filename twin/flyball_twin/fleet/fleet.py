@@ -46,12 +46,11 @@ from flyball_core.ids import EngineId, PoolId
 from flyball_core.knobs import Setting
 from flyball_twin.engine.engine import Engine
 from flyball_twin.engine.sequences import Sequence
-from flyball_twin.fleet.faults import Ailment, Checks, FaultSchedule
+from flyball_twin.fleet.faults import Ailment, Checks, Fault, FaultSchedule
 from flyball_twin.fleet.front import RETRIES, Front, Pool
 from flyball_twin.fleet.gateway import Gateway
 from flyball_twin.fleet.outcomes import Kept, Record, Status
 from flyball_twin.fleet.timers import NEVER, Timers, Turn
-from flyball_twin.scenario.model import Fault
 from flyball_twin.traffic.seam import Listed, Traffic
 from flyball_twin.workload import Request
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from flyball_twin.fleet.faults import Fault
 from flyball_twin.governed.nodes import NodeFaults
-from flyball_twin.scenario.model import Fault
 
 
 class VirtualClock:

@@ -11,7 +11,8 @@ from itertools import count
 
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
-from flyball_twin.scenario.model import EnginePlan, Fault, FaultKind, PoolPlan
+from flyball_twin.fleet.faults import Fault, FaultKind
+from flyball_twin.scenario.model import EnginePlan, PoolPlan
 
 GPUS_PER_NODE = 2
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
+from flyball_twin.fleet.faults import Fault
 from flyball_twin.fleet.scoring import Slo
 
 
@@ -64,36 +64,6 @@ class PoolPlan:
     """Text of its policy document; empty: nothing is ordered, and the pool is in `observe`."""
     policy_source: str = ""
     """Where that text came from, for messages."""
-
-
-class FaultKind(StrEnum):
-    """What can go wrong in a scenario."""
-
-    BANDWIDTH = "bandwidth"
-    """The GPU of an engine has `factor` of its HBM bandwidth."""
-    THROTTLE = "throttle"
-    """The GPU of an engine runs at `factor` of its clock."""
-    DEAD = "dead"
-    """The engine is gone, with all it ran; at the end of the fault it starts cold."""
-    STALLED = "stalled"
-    """The engine holds what it has and completes nothing."""
-    TELEMETRY_LOSS = "telemetry_loss"
-    """The agent of a node reaches no log."""
-    CLOCK_SKEW = "clock_skew"
-    """The wall clock of a node is off by `skew_s`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing that goes wrong, and when it is over (infinity: never)."""
-
-    kind: FaultKind
-    target: str
-    """An engine, or a node for telemetry and clocks."""
-    from_s: float
-    to_s: float
-    factor: float = 1.0
-    skew_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
