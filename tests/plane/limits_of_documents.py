@@ -29,6 +29,8 @@ from flyball_twin.scenario.model import SessionSource
 from flyball_twin.scenario.reading import scenario_of
 from flyball_twin.traffic.sessions import DrawnPlans
 from flyball_twin.traffic.traces import open_trace
+from flyball_twin.validation.request_logs import STAMPS, read_request_logs
+from flyball_twin.validation.rows import Row
 from limit_table import Answers, Bench, beyond, padded, said
 
 VERSION = Version(log_id=LogId("log"), partition=0, epoch=0, revision=1)
@@ -363,6 +365,19 @@ def steps_of_a_session(bench: Bench) -> Answers:
         return "" if len(DrawnPlans(source).draw(Random(1)).steps) == steps else "left out"
 
     return drawn(bench.limit), drawn(bench.limit + 1)
+
+
+@beyond("log-length")
+def length_of_a_request_log(bench: Bench) -> Answers:
+    """Of two requests, the second so much later."""
+
+    def read(length_s: int) -> str:
+        cells = {"gpu": "RTX4090", "model": "m", "input_toks": 9, "output_toks": 9}
+        later = [dict.fromkeys(STAMPS, float(at_s)) for at_s in (0, length_s)]
+        rows = [Row(cells | stamps, number, bench.folder) for number, stamps in enumerate(later, 1)]
+        return said(lambda: read_request_logs(rows))
+
+    return read(bench.limit), read(bench.limit + 1)
 
 
 @beyond("trace-tokens")

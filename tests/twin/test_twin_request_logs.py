@@ -19,6 +19,7 @@ from flyball_twin.validation.request_deployment import blocks_seen, cap_seen, de
 from flyball_twin.validation.request_fit import Constants, fit, search
 from flyball_twin.validation.request_logs import (
     REQUEST_COLUMNS,
+    STAMPS,
     TELEMETRY_COLUMNS,
     LoggedRequest,
     RequestLog,
@@ -151,6 +152,22 @@ def test_a_log_too_short_for_a_third_is_refused(tmp_path: Path) -> None:
     """A fit on a handful of requests would say nothing."""
     with pytest.raises(Rejected, match="not 30 or more"):
         REQUESTS.section([saved([CELLS] * 6, tmp_path / "log.parquet")], None)
+
+
+def test_a_request_that_no_engine_holds_is_told_with_its_log(tmp_path: Path) -> None:
+    """Whose log it is, how many tokens were asked for, and how many there are."""
+    rows = [CELLS] * 30 + [CELLS | {"input_toks": 10**9}]
+
+    with pytest.raises(Rejected, match=r"the log of RTX4090, Llama-3.1-8B: .*1000000010 tokens"):
+        REQUESTS.section([saved(rows, tmp_path / "log.parquet")], None)
+
+
+def test_a_log_with_a_hole_of_ages_is_refused(tmp_path: Path) -> None:
+    """A stamp that is far off would have the replay look at its gauges for ever."""
+    ages = dict.fromkeys(STAMPS, 1000000000000.0)
+
+    with pytest.raises(Rejected, match=r"RTX4090, Llama-3.1-8B goes on for 1e\+12 s, longer than 86400 s"):
+        REQUESTS.section([saved([CELLS] * 30 + [CELLS | ages], tmp_path / "log.parquet")], None)
 
 
 def test_a_fit_recovers_the_engine_that_wrote_the_log() -> None:

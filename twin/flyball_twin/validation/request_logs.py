@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+from flyball_core.errors import Rejected
 from flyball_twin.validation.rows import Row
 
 STAMPS = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
@@ -18,6 +19,9 @@ TELEMETRY_COLUMNS = ("t", "running", "waiting", "kv_cache_pct", "gpu", "model")
 
 LogKey = tuple[str, str]
 """GPU and model, which tell the logs of a file apart."""
+
+LONGEST_LOG_S = 86_400.0
+"""From the first request to the last: a replay samples its gauges every second, and a fit makes many replays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +85,15 @@ class RequestLog:
 
 
 def read_request_logs(rows: Iterable[Row]) -> list[RequestLog]:
-    """The logs of a request table, one for each GPU and model. Raises `InvalidDocument` for a wrong row."""
+    """The logs of a request table, one for each GPU and model.
+
+    Raises `InvalidDocument` for a wrong row, `Rejected` for a log that goes on for longer than `LONGEST_LOG_S`.
+    """
     found: dict[LogKey, list[LoggedRequest]] = {}
     for row in rows:
         found.setdefault((row.name("gpu"), row.name("model")), []).append(_request(row))
     return [
-        RequestLog(gpu=gpu, model=model, requests=_from_zero(requests))
+        RequestLog(gpu=gpu, model=model, requests=_from_zero(gpu, model, requests))
         for (gpu, model), requests in sorted(found.items())
     ]
 
@@ -122,9 +129,11 @@ def _request(row: Row) -> LoggedRequest:
     )
 
 
-def _from_zero(requests: list[LoggedRequest]) -> tuple[LoggedRequest, ...]:
+def _from_zero(gpu: str, model: str, requests: list[LoggedRequest]) -> tuple[LoggedRequest, ...]:
     requests.sort(key=attrgetter("queued_s", "scheduled_s"))
     start_s = requests[0].queued_s
+    if (length_s := requests[-1].queued_s - start_s) > LONGEST_LOG_S:
+        raise Rejected(f"the log of {gpu}, {model} goes on for {length_s:g} s, longer than {LONGEST_LOG_S:g} s")
     return tuple(
         replace(
             request,

@@ -125,11 +125,19 @@ def picture_name(log: RequestLog) -> str:
 
 
 def validated(log: RequestLog) -> LogResult:
-    """Fit on the first third of a log, serve all of it, and compare. Raises `Rejected` if it is too short."""
+    """Fit on the first third of a log, serve all of it, and compare.
+
+    Raises `Rejected`, naming the log, if it is too short or has a request that its engine can never hold.
+    """
+    try:
+        return _compared(log)
+    except Rejected as problem:
+        raise Rejected(f"the log of {log.gpu}, {log.model}: {problem}") from problem
+
+
+def _compared(log: RequestLog) -> LogResult:
     if len(log.requests) < LEAST_REQUESTS:
-        raise Rejected(
-            f"a log of {log.gpu}, {log.model} has {len(log.requests)} requests, not {LEAST_REQUESTS} or more"
-        )
+        raise Rejected(f"it has {len(log.requests)} requests, not {LEAST_REQUESTS} or more")
     known = deployment_of(log)
     first = log.first_third
     found = fit(log.requests, known.deployment, first)
