@@ -10,10 +10,9 @@ from hypothesis import given, settings, strategies as st
 from flyball_core.errors import Rejected
 from flyball_core.ids import EngineId, PoolId
 from flyball_twin.fleet.outcomes import Kept, Outcome, Status
-from flyball_twin.fleet.scoring import Score, Slo, percentile, score, timeline
+from flyball_twin.fleet.scoring import Phase, Score, Slo, percentile, score, timeline
 from flyball_twin.fleet.sketches import RELATIVE_ERROR, Sketch
 from flyball_twin.fleet.tallies import BINS, Tally
-from flyball_twin.scenario.model import Phase
 from twin_parts import ask
 
 SLOS = (Slo(lane="realtime", ttft_s=2.0, tpot_s=0.05), Slo(lane="bulk", e2e_s=100.0))

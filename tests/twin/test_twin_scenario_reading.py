@@ -8,11 +8,10 @@ from flyball_core.outputs import LaneRule
 from flyball_policies.presets import preset
 from flyball_policies.reading import read_document
 from flyball_twin.fleet.faults import Fault, FaultKind
-from flyball_twin.fleet.scoring import Slo
+from flyball_twin.fleet.scoring import Phase, Slo
 from flyball_twin.scenario.model import (
     DiurnalSource,
     MmppSource,
-    Phase,
     Scenario,
     SessionSource,
     Stream,

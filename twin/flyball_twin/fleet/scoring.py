@@ -59,6 +59,15 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A named stretch of a scenario, for tables and pictures."""
+
+    name: str
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One fleet's result over a span of arrivals."""
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from flyball_core.errors import Rejected
 from flyball_core.ids import PoolId
 from flyball_twin.fleet.outcomes import Outcome, Status
-from flyball_twin.fleet.scoring import Counted, Minute, Score, Slo, objective
+from flyball_twin.fleet.scoring import Counted, Minute, Phase, Score, Slo, objective
 from flyball_twin.fleet.sketches import Sketch
-from flyball_twin.scenario.model import Phase
 
 BINS = 2048
 """How many bins a timeline has at most."""

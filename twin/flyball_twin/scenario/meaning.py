@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from flyball_core.errors import Rejected
 from flyball_core.ids import PoolId
 from flyball_twin.fleet.faults import Fault, FaultKind
+from flyball_twin.fleet.scoring import Phase
 from flyball_twin.scenario.fleet_plans import FleetPlanner
 from flyball_twin.scenario.forms import Entry, ScenarioReader
 from flyball_twin.scenario.model import (
     DiurnalSource,
     MmppSource,
-    Phase,
     PoolPlan,
     Scenario,
     SessionSource,

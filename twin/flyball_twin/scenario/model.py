@@ -7,16 +7,7 @@ from pathlib import Path
 from flyball_core.ids import EngineId, PoolId
 from flyball_core.outputs import LaneRule
 from flyball_twin.fleet.faults import Fault
-from flyball_twin.fleet.scoring import Slo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """A named stretch of a scenario, for tables and pictures."""
-
-    name: str
-    from_s: float
-    to_s: float
+from flyball_twin.fleet.scoring import Phase, Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
